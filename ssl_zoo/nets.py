@@ -1,0 +1,133 @@
+"""What networks share: the backbone types, the branch of backbone and head, batch norm by groups."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class Backbone(nn.Module, ABC):
+    """Maps images [B, C, H, W] to features [B, out_dim]; states its width, so that nobody has to probe."""
+
+    out_dim: int
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor: ...
+
+
+class Tokens(NamedTuple):
+    """Tokens of a transformer: `prefix` [B, P, D] (class, registers), `patches` [B, N, D], `grid` (h, w)."""
+
+    prefix: Tensor
+    patches: Tensor
+    grid: tuple[int, int]
+
+
+class TokenBackbone(Backbone):
+    """A backbone that can also return its tokens."""
+
+    @abstractmethod
+    def tokens(self, x: Tensor, *, mask: Tensor | None = None, keep: Tensor | None = None) -> Tokens:
+        """Tokens of images [B, C, H, W].
+
+        `mask` [B, N] bool: patches whose embedding is replaced by a mask token; `keep` [B, M] int64: only these
+        patches enter the transformer (MAE), and `patches` is [B, M, D].
+        """
+
+
+class Branch(nn.Module):
+    """Backbone and head as one network: student, teacher, online, target or key encoder."""
+
+    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [B, C, H, W] -> the head's output [B, D]."""
+        out: Tensor = self.head(self.backbone(x))
+        return out
+
+    def by_resolution(self, global_crops: Tensor, local_crops: Tensor | None = None) -> Tensor:
+        """One backbone pass per resolution, one head pass over all: [G, B, ...], [L, B, ...] -> [G + L, B, D].
+
+        As official DINO's MultiCropWrapper; local crops do not write running statistics.
+        """
+        features = [self.backbone(global_crops.flatten(0, 1))]
+        if local_crops is not None:
+            with batch_statistics_only(self.backbone):
+                features.append(self.backbone(local_crops.flatten(0, 1)))
+        out: Tensor = self.head(torch.cat(features))
+        return out.unflatten(0, (-1, global_crops.shape[1]))
+
+
+@contextmanager
+def batch_statistics_only(module: nn.Module) -> Iterator[None]:
+    """Within it, batch norms in train mode use the batch's statistics and do not write running ones."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def each_view(network: Callable[[Tensor], Tensor], crops: Tensor) -> Tensor:
+    """Run each view of [V, B, ...] as its own batch, so that batch norm never mixes views: -> [V, B, D]."""
+    return torch.stack([network(view) for view in crops])
+
+
+def cross_view_pairs(targets: int, students: int) -> list[tuple[int, int]]:
+    """Pairs (target i, student j), i != j: the first `targets` student views are the target views."""
+    return [(i, j) for i in range(targets) for j in range(students) if i != j]
+
+
+class GroupedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over each of `groups` consecutive parts of the batch, as if they lay on several devices.
+
+    Running statistics are the mean of the groups' (MoCo's SplitBatchNorm, colab-notebook branch); the parts are
+    slices of the batch, so channels_last stays as it is.
+    """
+
+    groups: int = 1
+
+    def forward(self, input: Tensor) -> Tensor:
+        groups = min(self.groups, input.shape[0] // 2)
+        if not self.training or groups <= 1:
+            return super().forward(input)
+        stats = (self.running_mean, self.running_var) if self.track_running_stats else (None, None)
+        means, variances = (None if s is None else s.repeat(groups, 1) for s in stats)
+        parts = [
+            F.batch_norm(
+                part,
+                None if means is None else means[i],
+                None if variances is None else variances[i],
+                self.weight,
+                self.bias,
+                training=True,
+                momentum=self.momentum or 0.0,
+                eps=self.eps,
+            )
+            for i, part in enumerate(input.tensor_split(groups))
+        ]
+        if means is not None and variances is not None:
+            with torch.no_grad():
+                self.running_mean.copy_(means.mean(0))  # type: ignore[union-attr]
+                self.running_var.copy_(variances.mean(0))  # type: ignore[union-attr]
+                self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+        return torch.cat(parts)
+
+
+def group_batch_norms(module: nn.Module, groups: int) -> None:
+    """Turn every BatchNorm2d of `module` into a GroupedBatchNorm2d in place; parameters and names stay."""
+    for norm in module.modules():
+        if type(norm) is nn.BatchNorm2d:
+            norm.__class__ = GroupedBatchNorm2d
+            norm.groups = groups  # type: ignore[assignment]
