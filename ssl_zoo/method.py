@@ -19,7 +19,7 @@ _STRICT = ConfigDict(extra="forbid")
 class Augment:
     """How one crop is drawn: random resized crop, flip, colour jitter, grey, blur, solarize, in this order.
 
-    `size` in pixels; `scale` share of the image's area; `jitter` strengths of brightness, contrast, saturation
+    `size` in pixels; `scale` share of the image's area; `jitter` strength of brightness, contrast, saturation
     and hue (torchvision's ColorJitter); `blur_sigma` in pixels of the crop; `*_p` and `flip` probabilities.
     """
 
@@ -57,13 +57,13 @@ class ViewSpec:
 class Views(NamedTuple):
     """Augmented crops of a batch; crops of one size are one tensor, crop-major.
 
-    `global_crops` [G, B, C, H, W]; `local_crops` [L, B, C, h, w] or None; `index` [B] data set index (-1: unknown);
-    `key` [B] hash(seed, epoch, index), the only source of per-image randomness.
+    `global_crops` [G, B, C, H, W]; `local_crops` [L, B, C, h, w] or None; `index` [B] data set index (-1:
+    unknown); `key` [B] hash(seed, epoch, index), the only source of per-image randomness.
     """
 
     global_crops: Tensor
     local_crops: Tensor | None
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # tuple.index: nobody searches Views
     key: Tensor
 
     @classmethod
@@ -88,7 +88,7 @@ class Views(NamedTuple):
 class Step(NamedTuple):
     """The optimizer step `index` of `total`; schedules are functions of `progress` in [0, 1)."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     total: int
 
     @property
@@ -97,7 +97,7 @@ class Step(NamedTuple):
 
 
 class StepOutput(NamedTuple):
-    """What `forward` returns: scalar `loss`, detached scalar `metrics`, detached `carry` for `on_step_end`."""
+    """What `forward` returns: scalar `loss`, and detached: scalar `metrics`, `carry` for `on_step_end`."""
 
     loss: Tensor
     metrics: dict[str, Tensor]
@@ -122,7 +122,7 @@ class Method(nn.Module, ABC):
 
     name: ClassVar[str]
     Config: ClassVar[type[MethodConfig]]
-    backbone_type: ClassVar[type[Backbone]] = Backbone
+    backbone_type: ClassVar[type[Backbone]] = Backbone  # type: ignore[type-abstract]
     projected: ClassVar[frozenset[str]] = frozenset()  # trained parameters that on_step_end may move
 
     def __init__(self, backbone: Backbone, config: MethodConfig) -> None:
@@ -142,7 +142,7 @@ class Method(nn.Module, ABC):
         """Called after the backward pass, before clipping and the optimizer."""
 
     def on_step_end(self, outputs: Sequence[StepOutput], step: Step) -> None:
-        """Called after the optimizer, one output per micro-batch: the only place where untrained state moves."""
+        """Called after the optimizer, with an output per micro-batch: only here untrained state moves."""
 
     def param_groups(self) -> list[ParamGroup]:
         """Trained parameters for the optimizer; by default biases and 1-d parameters are not decayed."""

@@ -1,14 +1,17 @@
 """What networks share: the backbone types, the branch of backbone and head, batch norm by groups."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+Head = TypeVar("Head", bound=nn.Module)
 
 
 class Backbone(nn.Module, ABC):
@@ -35,18 +38,18 @@ class TokenBackbone(Backbone):
     def tokens(self, x: Tensor, *, mask: Tensor | None = None, keep: Tensor | None = None) -> Tokens:
         """Tokens of images [B, C, H, W].
 
-        `mask` [B, N] bool: patches whose embedding is replaced by a mask token; `keep` [B, M] int64: only these
-        patches enter the transformer (MAE), and `patches` is [B, M, D].
+        `mask` [B, N] bool: patches whose embedding is replaced by a mask token; `keep` [B, M] int64: the only
+        patches that enter the transformer (MAE), and `patches` is [B, M, D].
         """
 
 
-class Branch(nn.Module):
+class Branch(nn.Module, Generic[Head]):
     """Backbone and head as one network: student, teacher, online, target or key encoder."""
 
-    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+    def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = head
+        self.head: Head = head
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, C, H, W] -> the head's output [B, D]."""
@@ -54,7 +57,7 @@ class Branch(nn.Module):
         return out
 
     def by_resolution(self, global_crops: Tensor, local_crops: Tensor | None = None) -> Tensor:
-        """One backbone pass per resolution, one head pass over all: [G, B, ...], [L, B, ...] -> [G + L, B, D].
+        """One backbone pass per resolution, one head pass: [G, B, ...], [L, B, ...] -> [G + L, B, D].
 
         As official DINO's MultiCropWrapper; local crops do not write running statistics.
         """
@@ -63,7 +66,7 @@ class Branch(nn.Module):
             with batch_statistics_only(self.backbone):
                 features.append(self.backbone(local_crops.flatten(0, 1)))
         out: Tensor = self.head(torch.cat(features))
-        return out.unflatten(0, (-1, global_crops.shape[1]))
+        return out.view(-1, global_crops.shape[1], out.shape[-1])
 
 
 @contextmanager
@@ -79,9 +82,16 @@ def batch_statistics_only(module: nn.Module) -> Iterator[None]:
             norm.track_running_stats = True
 
 
-def each_view(network: Callable[[Tensor], Tensor], crops: Tensor) -> Tensor:
-    """Run each view of [V, B, ...] as its own batch, so that batch norm never mixes views: -> [V, B, D]."""
-    return torch.stack([network(view) for view in crops])
+def each_view(network: nn.Module, global_crops: Tensor, local_crops: Tensor | None = None) -> Tensor:
+    """Each view as its own batch: [G, B, ...], [L, B, ...] -> [G + L, B, D]; batch norm never mixes views.
+
+    Local crops do not write running statistics.
+    """
+    out = [network(view) for view in global_crops]
+    if local_crops is not None:
+        with batch_statistics_only(network):
+            out += [network(view) for view in local_crops]
+    return torch.stack(out)
 
 
 def cross_view_pairs(targets: int, students: int) -> list[tuple[int, int]]:
@@ -92,8 +102,8 @@ def cross_view_pairs(targets: int, students: int) -> list[tuple[int, int]]:
 class GroupedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over each of `groups` consecutive parts of the batch, as if they lay on several devices.
 
-    Running statistics are the mean of the groups' (MoCo's SplitBatchNorm, colab-notebook branch); the parts are
-    slices of the batch, so channels_last stays as it is.
+    Running statistics are the mean of the groups' (MoCo's SplitBatchNorm, colab-notebook branch); the parts
+    are slices of the batch, so channels_last stays as it is.
     """
 
     groups: int = 1

@@ -64,7 +64,8 @@ def create_optimizer(groups: list[ParamGroup], config: OptimConfig) -> torch.opt
         case "lars":
             from lightly.utils.lars import LARS
 
-            return LARS(params, lr=config.lr, momentum=config.momentum)
+            optimizer: torch.optim.Optimizer = LARS(params, lr=config.lr, momentum=config.momentum)
+            return optimizer
 
 
 def set_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, progress: float) -> dict[str, float]:

@@ -1,0 +1,1 @@
+"""One folder per method; the folder's name is the method's name."""

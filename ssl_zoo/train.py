@@ -1,0 +1,262 @@
+"""The training loop, one for all methods, and its checkpoint."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import nn
+
+from ssl_zoo.data.collate import MultiCropCollate
+from ssl_zoo.data.datasets import Dataset, Split
+from ssl_zoo.data.sampler import Sampler
+from ssl_zoo.draws import seed_from
+from ssl_zoo.method import Method, Step, StepOutput, Views
+from ssl_zoo.optim import OptimConfig, clip_gradients, create_optimizer, set_schedule
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["fp32", "bf16"]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Budget(BaseModel):
+    """How long to train, in exactly one unit: passes over the images, images, or optimizer steps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: Positive | None = None
+    images: Annotated[int, Field(gt=0)] | None = None
+    steps: Annotated[int, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = self.model_dump(exclude_none=True)
+        if len(given) != 1:
+            raise ValueError(f"a budget is exactly one of epochs, images, steps; given: {given or 'none'}")
+        return self
+
+    def steps_for(self, images: int, batch_size: int) -> int:
+        """Whole optimizer steps on a set of `images`; raises ValueError if that is less than one."""
+        if self.steps is not None:
+            return self.steps
+        wanted = self.images if self.images is not None else round((self.epochs or 0) * images)
+        if wanted < batch_size:
+            raise ValueError(
+                f"a budget of {wanted} images is less than one batch of {batch_size}; "
+                "raise the budget or lower batch_size"
+            )
+        return wanted // batch_size
+
+
+class FitResult(NamedTuple):
+    """A finished training: the `method` and what it cost; `seconds` add up over resumed parts."""
+
+    method: Method
+    steps: int
+    images_seen: int
+    views_seen: int
+    seconds: float
+    metrics: dict[str, float]
+
+
+class TrainingStopped(Exception):
+    """Training was asked to stop; the checkpoint holds everything up to `step`."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped after step {step}; the same command continues here")
+        self.step = step
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` is the GPU if there is one, else the CPU."""
+    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+
+
+def resolve_precision(precision: str, device: torch.device) -> Precision:
+    """`auto` is bf16 where the hardware multiplies it (CUDA >= 8.0, avx512_bf16, AMX), else fp32."""
+    if precision == "auto":
+        if device.type == "cuda":
+            fast = torch.cuda.get_device_capability(device) >= (8, 0)
+        else:
+            fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return "bf16" if fast else "fp32"
+    if precision not in ("bf16", "fp32"):
+        raise ValueError(f"precision={precision!r}; allowed: auto, bf16, fp32")
+    return precision  # type: ignore[return-value]
+
+
+def train_step(
+    wrapped: nn.Module,
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    views: Views,
+    step: Step,
+    precision: Precision = "fp32",
+) -> StepOutput:
+    """One optimizer step; `wrapped` is the method, or the method in a distributed wrapper."""
+    config: OptimConfig = method.config.optim
+    set_schedule(optimizer, config, step.progress)
+    autocast = torch.autocast(views.key.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+    with autocast:
+        output: StepOutput = wrapped(views, step)
+    output.loss.backward()  # type: ignore[no-untyped-call]
+    method.on_grads_ready(step)
+    clip_gradients(method.parameters(), config)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    output = output._replace(loss=output.loss.detach())
+    with torch.no_grad():
+        method.on_step_end([output], step)
+    return output
+
+
+def fit(
+    method: Method,
+    dataset: Dataset | Split,
+    *,
+    budget: Budget | dict[str, Any],
+    batch_size: int = 256,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    out: str | Path | None = None,
+    on_log: Callable[[dict[str, float]], None] | None = None,
+    log_every: int = 20,
+    checkpoint_seconds: float = 60.0,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> FitResult:
+    """Train a method on images, never labels; with `out`, log to and resume bit-exactly from that folder.
+
+    `dataset` is a split, or a data set whose `pretrain` split is taken; `on_log` receives each logged record.
+    Raises ValueError for a budget below one step or a checkpoint of another run, FloatingPointError when the
+    loss is no longer finite, TrainingStopped when `should_stop()` turned true.
+    """
+    split = dataset.split("pretrain") if isinstance(dataset, Dataset) else dataset
+    budget = Budget(**budget) if isinstance(budget, dict) else budget
+    total = budget.steps_for(len(split), batch_size)
+    place = resolve_device(device)
+    number = resolve_precision(precision, place)
+    sampler = Sampler(len(split), batch_size, seed)
+    collate = MultiCropCollate(method.config.views, seed)
+
+    method.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = create_optimizer(method.param_groups(), method.config.optim)
+    run = {
+        "seed": seed,
+        "total": total,
+        "batch_size": batch_size,
+        "images": split.fingerprint,
+        "precision": number,
+    }
+    checkpoint = _Checkpoint(Path(out) if out is not None else None, run)
+    start, spent = checkpoint.load(method, optimizer)
+    began = saved = time.perf_counter()
+    record: dict[str, float] = {}
+
+    for index in range(start, total):
+        step = Step(index, total)
+        torch.manual_seed(seed_from(seed, index, 0))
+        positions, epoch = sampler.batch(index)
+        views = collate.batch(split.images[positions].to(place), positions.to(place), epoch.to(place))
+        output = train_step(method, method, optimizer, views, step, number)
+        done, now = index + 1, time.perf_counter()
+
+        stop, last = should_stop(), done == total
+        if done % log_every == 0 or last or stop:
+            if not torch.isfinite(output.loss):
+                raise FloatingPointError(f"the loss is {float(output.loss)} at step {index}; lower optim.lr")
+            seconds = spent + now - began
+            record = {
+                "step": done,
+                "images_seen": done * batch_size,
+                "loss": float(output.loss),
+                "lr": optimizer.param_groups[0]["lr"],
+                **{name: float(value) for name, value in output.metrics.items()},
+                "seconds": seconds,
+                "images_per_second": (done - start) * batch_size / (now - began),
+            }
+            if done % log_every == 0 or last:
+                checkpoint.log(record)
+            if on_log is not None:
+                on_log(record)
+        if last or stop or now - saved > checkpoint_seconds:
+            checkpoint.save(method, optimizer, done, spent + now - began)
+            saved = now
+        if stop and not last:
+            raise TrainingStopped(done)
+    spec = method.config.views
+    views_seen = total * batch_size * (len(spec.global_views) + spec.local_count)
+    seconds = spent + time.perf_counter() - began
+    return FitResult(
+        method, total, total * batch_size, views_seen, seconds, record or checkpoint.last_record()
+    )
+
+
+class _Checkpoint:
+    """The folder of one run: `metrics.jsonl` and `checkpoint.pt`, or nothing if `folder` is None."""
+
+    def __init__(self, folder: Path | None, run: dict[str, Any]) -> None:
+        self.folder = folder
+        self.run = run
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def load(self, method: Method, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+        """Restore method, optimizer and log; returns the step to go on from and the seconds spent before."""
+        if self.folder is None:
+            return 0, 0.0
+        file, metrics = self.folder / "checkpoint.pt", self.folder / "metrics.jsonl"
+        if not file.exists():
+            metrics.write_bytes(b"")
+            return 0, 0.0
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        if state["run"] != self.run:
+            raise ValueError(
+                f"{file} belongs to another run: {state['run']}, not {self.run}; use another folder"
+            )
+        method.load_state_dict(state["method"])
+        optimizer.load_state_dict(state["optimizer"])
+        with metrics.open("r+b") as log:
+            log.truncate(state["metrics_bytes"])  # what was logged after the checkpoint will be logged again
+        logger.info("continuing from step %d of %d", state["step"], self.run["total"])
+        return state["step"], state["seconds"]
+
+    def save(self, method: Method, optimizer: torch.optim.Optimizer, step: int, seconds: float) -> None:
+        """Write the checkpoint atomically: temporary file, fsync, rename."""
+        if self.folder is None:
+            return
+        metrics = self.folder / "metrics.jsonl"
+        state = {
+            "run": self.run,
+            "step": step,
+            "seconds": seconds,
+            "metrics_bytes": metrics.stat().st_size if metrics.exists() else 0,
+            "method": method.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        temporary = self.folder / "checkpoint.pt.tmp"
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.folder / "checkpoint.pt")
+
+    def log(self, record: dict[str, float]) -> None:
+        if self.folder is not None:
+            with (self.folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(record) + "\n")
+
+    def last_record(self) -> dict[str, float]:
+        """The last logged record, for a run that was already complete."""
+        if self.folder is None:
+            return {}
+        lines = (self.folder / "metrics.jsonl").read_text().splitlines()
+        last: dict[str, float] = json.loads(lines[-1])
+        return last
