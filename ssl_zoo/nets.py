@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-
 Head = TypeVar("Head", bound=nn.Module)
 
 
@@ -32,7 +31,9 @@ class Tokens(NamedTuple):
 
 
 class TokenBackbone(Backbone):
-    """A backbone that can also return its tokens."""
+    """A backbone that can also return its tokens; `patch_size` in pixels tells their number beforehand."""
+
+    patch_size: int
 
     @abstractmethod
     def tokens(self, x: Tensor, *, mask: Tensor | None = None, keep: Tensor | None = None) -> Tokens:
@@ -99,6 +100,11 @@ def cross_view_pairs(targets: int, students: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(targets) for j in range(students) if i != j]
 
 
+def groups_of_two_or_more(batch: int, groups: int) -> int:
+    """How many of `groups` a batch can fill with two images each, at least one: batch norm needs two."""
+    return max(1, min(groups, batch // 2))
+
+
 class GroupedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over each of `groups` consecutive parts of the batch, as if they lay on several devices.
 
@@ -109,8 +115,8 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
     groups: int = 1
 
     def forward(self, input: Tensor) -> Tensor:
-        groups = min(self.groups, input.shape[0] // 2)
-        if not self.training or groups <= 1:
+        groups = groups_of_two_or_more(input.shape[0], self.groups)
+        if not self.training or groups == 1:
             return super().forward(input)
         stats = (self.running_mean, self.running_var) if self.track_running_stats else (None, None)
         means, variances = (None if s is None else s.repeat(groups, 1) for s in stats)

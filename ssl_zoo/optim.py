@@ -60,7 +60,8 @@ def create_optimizer(groups: list[ParamGroup], config: OptimConfig) -> torch.opt
         case "adamw":
             return torch.optim.AdamW(params, lr=config.lr, betas=config.betas, weight_decay=0.0, fused=True)
         case "sgd":
-            return torch.optim.SGD(params, lr=config.lr, momentum=config.momentum, fused=True)
+            # not fused: that fails once a parameter gets its first gradient later than others (frozen layers)
+            return torch.optim.SGD(params, lr=config.lr, momentum=config.momentum, foreach=True)
         case "lars":
             from lightly.utils.lars import LARS
 

@@ -32,8 +32,8 @@ def register_method(name: str) -> Callable[[M], M]:
     """Make a method class available under `name`; raises ValueError if another class owns the name."""
 
     def register(cls: M) -> M:
-        owner = _owner(name)
-        if owner is not None and owner != _identity(cls) and not _identity(cls).startswith(f"{owner}."):
+        owner = _other_owner(name, cls)
+        if owner is not None:
             raise ValueError(
                 f"method {name!r} belongs to {owner}; register {_identity(cls)} under another name"
             )
@@ -45,14 +45,26 @@ def register_method(name: str) -> Callable[[M], M]:
 
 
 def method_class(name: str) -> type[Method]:
-    """The class registered under `name`; raises ValueError with the nearest name if there is none."""
+    """The class registered under `name`.
+
+    Raises ValueError with the nearest name if there is none and with the owners if there are several,
+    TypeError for an entry point that is no Method.
+    """
+    module, points = _in_tree().get(name), _entry_points(name)
+    owners = [*([module] if module else []), *(point.value for point in points)]
+    if len(owners) > 1:
+        raise ValueError(f"method {name!r} comes from {' and '.join(owners)}; uninstall all but one")
     if name not in _REGISTERED:
-        if name in _in_tree():
-            importlib.import_module(_in_tree()[name])
-        elif name in _entry_points():
-            register_method(name)(_entry_points()[name].load())
-        else:
+        if not owners:
             raise unknown("method", name, list_methods())
+        if module:
+            importlib.import_module(module)
+        else:
+            cls = points[0].load()
+            if not (isinstance(cls, type) and issubclass(cls, Method)):
+                raise TypeError(f"entry point {name} = {owners[0]} is no Method class; point it at one")
+            cls.name = name
+            _REGISTERED[name] = cls
     return _REGISTERED[name]
 
 
@@ -76,7 +88,7 @@ def create_method(name: str, backbone: Backbone, **options: Any) -> Method:
 
 def list_methods() -> list[str]:
     """The names of all methods: in-tree, installed and registered by hand; imports none of them."""
-    return sorted({*_in_tree(), *_entry_points(), *_REGISTERED})
+    return sorted({*_in_tree(), *(point.name for point in _entry_points()), *_REGISTERED})
 
 
 def describe_methods() -> list[Listing]:
@@ -97,16 +109,15 @@ def check_methods() -> dict[str, str]:
 
 
 def _descriptions() -> Iterator[Listing]:
-    in_tree, installed = _in_tree(), _entry_points()
-    for name, module in in_tree.items():
-        folder = Path(next(iter(ssl_zoo.methods.__path__)))
+    folder = Path(next(iter(ssl_zoo.methods.__path__)))
+    for name, module in _in_tree().items():
         doc = ast.get_docstring(ast.parse((folder / name / "__init__.py").read_text())) or ""
         yield Listing(name, doc.partition("\n")[0], module)
-    for name, point in installed.items():
+    for point in _entry_points():
         summary = point.dist.metadata["Summary"] if point.dist else None
-        yield Listing(name, summary or "", point.value)
+        yield Listing(point.name, summary or "", point.value)
     for name, cls in _REGISTERED.items():
-        if name not in in_tree and name not in installed:
+        if name not in _in_tree() and not _entry_points(name):
             yield Listing(name, (cls.__doc__ or "").partition("\n")[0], _identity(cls))
 
 
@@ -115,16 +126,19 @@ def _in_tree() -> dict[str, str]:
     return {m.name: f"{package.__name__}.{m.name}" for m in pkgutil.iter_modules(package.__path__)}
 
 
-def _entry_points() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group="ssl_zoo.methods")}
+def _entry_points(name: str | None = None) -> list[EntryPoint]:
+    return [point for point in entry_points(group="ssl_zoo.methods") if name in (None, point.name)]
 
 
-def _owner(name: str) -> str | None:
-    if name in _in_tree():
-        return _in_tree()[name]
-    if name in _entry_points():
-        return _entry_points()[name].value.replace(":", ".")
-    return _identity(_REGISTERED[name]) if name in _REGISTERED else None
+def _other_owner(name: str, cls: type[Method]) -> str | None:
+    """Who owns `name` if `cls` may not have it: another class, in-tree folder or installed package."""
+    registered, module, points = _REGISTERED.get(name), _in_tree().get(name), _entry_points(name)
+    if registered is not None:
+        return None if _identity(registered) == _identity(cls) else _identity(registered)
+    if module is not None:
+        return None if f"{cls.__module__}.".startswith(f"{module}.") else module
+    packages = {point.module.partition(".")[0] for point in points}
+    return points[0].value if points and cls.__module__.partition(".")[0] not in packages else None
 
 
 def _identity(cls: type) -> str:

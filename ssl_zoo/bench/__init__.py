@@ -1,0 +1,172 @@
+"""The benchmark: config -> budget -> plan -> cells -> results."""
+
+import json
+import logging
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ssl_zoo.bench import config as configuration
+from ssl_zoo.bench.config import BenchConfig
+from ssl_zoo.bench.executors import EXECUTORS
+from ssl_zoo.bench.plan import Cell, Plan, plan, write_plan, write_text
+from ssl_zoo.bench.progress import Progress
+from ssl_zoo.bench.results import Results, collect
+
+__all__ = ["Results", "bench", "run_bench"]
+
+logger = logging.getLogger(__name__)
+
+_PACKAGES = ("ssl-zoo", "torch", "torchvision", "lightly", "timm", "scikit-learn", "faiss-cpu", "numpy")
+_LONG = 30  # minutes; above, the plan also names the budget that fits in _SHORT
+_SHORT = 10
+
+
+def bench(
+    methods: str | Iterable[Any],
+    dataset: str,
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+    **fields: Any,
+) -> Results:
+    """Train and evaluate methods under one budget; `fields` are bench.yaml's, as `budget={"epochs": 3}`.
+
+    Runs or resumes the bench in the folder `out`. Raises ValueError for a configuration that cannot be run.
+    """
+    listed = [methods] if isinstance(methods, str) else list(methods)
+    config = configuration.load(fields={"methods": listed, "dataset": dataset, **fields})
+    return run_bench(config, out=out, overwrite=overwrite, progress=Progress(quiet=quiet))
+
+
+def run_bench(
+    config: BenchConfig,
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    progress: Progress,
+) -> Results:
+    """Plan, run the open cells one after the other, and write the results; finished cells are kept.
+
+    KeyboardInterrupt leaves the results of finished cells behind and is raised again.
+    """
+    planned = plan(config)
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = Path(out) if out is not None else Path("runs") / f"{_slug(config.dataset)}-{stamp}"
+    progress.planned(planned, folder, estimate(planned))
+    terms = _terms(config, planned)
+    if dry_run:
+        return collect(folder, planned.cells, terms)
+    if overwrite and (folder / "plan.json").exists():
+        shutil.rmtree(folder)
+    cells = write_plan(folder, planned.cells)
+    _write_context(folder, config, planned)
+
+    execute = EXECUTORS[config.run.executor]
+    try:
+        with progress:
+            for cell in planned.cells:
+                place = folder / "cells" / cell.folder
+                if _is_done(place):
+                    progress.kept(cell)
+                    continue
+                status = execute(cell, place, progress.follow(cell))
+                progress.finished(cell, status, place)
+    finally:
+        results = collect(folder, cells, {**terms, **_growing(cells)})
+        results.save()
+        progress.show(results)
+    return results
+
+
+def estimate(planned: Plan) -> dict[str, float]:
+    """What the trainings will take: `minutes` here and `bytes` of disk, from a measured step per method."""
+    trained = [cell for cell in planned.cells if cell.method is not None]
+    images = planned.shared.steps * planned.shared.batch_size
+    seconds = sum(planned.costs[cell.label].seconds_per_image * images for cell in trained)
+    disk = sum(planned.costs[cell.label].checkpoint_bytes for cell in trained)
+    fitting = planned.shared.steps * min(1.0, _SHORT * 60 / seconds) if seconds else planned.shared.steps
+    return {"minutes": seconds / 60, "bytes": disk, "long_minutes": _LONG, "fitting_steps": int(fitting)}
+
+
+def _terms(config: BenchConfig, planned: Plan) -> dict[str, Any]:
+    """What the report says was equal for all rows."""
+    shared = planned.shared
+    return {
+        "name": f"{config.dataset}, {', '.join(m.label for m in config.methods)}",
+        "dataset": config.dataset,
+        "images": shared.images,
+        "backbone": shared.backbone.name,
+        "image_size": shared.image_size,
+        "batch_size": shared.batch_size,
+        "budget": config.budget.model_dump(exclude_none=True),
+        "steps": shared.steps,
+        "views": shared.views,
+        "primary_metric": shared.primary_metric,
+        "precision": shared.precision,
+        "device": planned.cells[0].device,
+        "threads": planned.cells[0].threads,
+        "notes": list(planned.dataset.notes),
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "version": version("ssl-zoo"),
+    }
+
+
+def _growing(cells: list[Cell]) -> dict[str, Any]:
+    return {
+        "seeds": sorted({cell.seed for cell in cells}),
+        "methods": list(dict.fromkeys(cell.label for cell in cells if cell.method is not None)),
+    }
+
+
+def _write_context(folder: Path, config: BenchConfig, planned: Plan) -> None:
+    write_text(folder / "bench.yaml", configuration.dump(config))
+    write_text(folder / "splits.json", json.dumps(planned.roles.summary(), indent=1))
+    environment = {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        **{package: version(package) for package in _PACKAGES},
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    write_text(folder / "environment.json", json.dumps(environment, indent=1))
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
+        return names[0] if names else platform.machine()
+    return platform.processor() or platform.machine()
+
+
+def _is_done(place: Path) -> bool:
+    file = place / "result.json"
+    return file.exists() and json.loads(file.read_text())["status"] == "done"
+
+
+def _slug(dataset: str) -> str:
+    return "".join(c if c.isalnum() or c == "-" else "-" for c in dataset).strip("-")
+
+
+class _CallablePackage(ModuleType):
+    """`ssl_zoo.bench` names this package and its function; callable, the package is both."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Results:
+        return bench(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

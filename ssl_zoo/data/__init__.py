@@ -1,0 +1,1 @@
+"""Images, their roles, the order they are drawn in and the views made of them."""

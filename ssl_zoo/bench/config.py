@@ -1,0 +1,225 @@
+"""The configuration of a bench: a YAML file, flags and `--set` assignments, merged and checked."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ssl_zoo.errors import explain
+from ssl_zoo.registry import list_methods
+from ssl_zoo.train import Budget
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MethodEntry(Section):
+    """A row of the comparison: a method under a label, with options that differ from its defaults."""
+
+    method: str
+    label: str
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_yaml(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"method": value, "label": value}
+        if isinstance(value, Mapping) and "method" in value and "options" not in value:
+            own = {"method": value["method"], "label": value.get("label", value["method"])}
+            rest = {key: item for key, item in value.items() if key not in own}
+            return {**own, "options": rest}
+        return value
+
+    @field_validator("label")
+    @classmethod
+    def _names_a_folder(cls, label: str) -> str:
+        if not label or not all(c.isalnum() or c in "-_.+" for c in label) or label[0] == ".":
+            raise ValueError("a label names a folder: use letters, digits, '-', '_', '.', '+'")
+        if label == "random":
+            raise ValueError("the label 'random' belongs to the untrained backbone")
+        return label
+
+
+class BackboneEntry(Section):
+    """A backbone by name, with its options."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_yaml(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, Mapping) and "name" in value and "options" not in value:
+            return {"name": value["name"], "options": {k: v for k, v in value.items() if k != "name"}}
+        return value
+
+
+class DataConfig(Section):
+    dir: str | None = None
+    on_bad_image: Literal["error"] = "error"
+
+
+class EvaluationConfig(Section):
+    knn_k: tuple[Count, ...] = (1, 5, 10, 20, 100, 200)
+    knn_temperature: Annotated[float, Field(gt=0)] = 0.07
+    primary_metric: Literal["knn_top1", "linear_top1", "map_at_r"] = "knn_top1"
+
+
+class RunConfig(Section):
+    device: str = "auto"
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    executor: Literal["local", "inline"] = "local"
+    threads: Count | None = None
+    on_collapse: Literal["warn"] = "warn"
+    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
+    log_every: Count = 20
+
+
+class ReportConfig(Section):
+    images: Literal["auto"] = "auto"
+
+
+class BenchConfig(Section):
+    """Everything a bench was asked; None where the data set decides (image size, backbone, batch size)."""
+
+    methods: Annotated[list[MethodEntry], Field(min_length=1)] = []
+    dataset: str = ""
+    backbone: BackboneEntry | None = None
+    image_size: Annotated[int, Field(ge=8)] | None = None
+    batch_size: Annotated[int, Field(ge=2)] | None = None
+    budget: Budget = Budget(epochs=20)
+    seeds: list[Annotated[int, Field(ge=0)]] = [0]
+    views: Literal["recipe", "shared"] = "recipe"
+    data: DataConfig = DataConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    run: RunConfig = RunConfig()
+    report: ReportConfig = ReportConfig()
+    plugins: list[str] = []
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count_or_list(cls, seeds: Any) -> Any:
+        return list(range(seeds)) if isinstance(seeds, int) and seeds > 0 else seeds
+
+    @model_validator(mode="after")
+    def _complete(self) -> "BenchConfig":
+        if not self.methods or not self.dataset:
+            missing = "methods" if not self.methods else "dataset"
+            raise ValueError(f"{missing} is missing; write --{missing}, or give it in --config FILE")
+        for what, items in (("labels", [m.label for m in self.methods]), ("seeds", self.seeds)):
+            if len(set(items)) != len(items):
+                raise ValueError(f"{what} must differ: {items}; give variants a `label` of their own")
+        return self
+
+
+def load(
+    file: str | Path | None = None,
+    fields: Mapping[str, Any] | None = None,
+    assignments: Iterable[str] = (),
+) -> BenchConfig:
+    """Merge a YAML file, given fields and `section.field=value` assignments, in this order, and check them.
+
+    A section named like a method (`dino: {out_dim: 8192}`) holds options for all entries of that method.
+    Imports the plugins named. Raises ValueError saying which field is wrong, what was given, what is allowed.
+    """
+    raw = _read(Path(file)) if file is not None else {}
+    _merge(raw, dict(fields or {}))
+    for assignment in assignments:
+        path, equals, value = assignment.partition("=")
+        if not equals or not path:
+            raise ValueError(f"--set {assignment!r}: write section.field=value, such as dino.out_dim=4096")
+        nested: Any = _scalar(value)
+        for part in reversed(path.split(".")):
+            nested = {part: nested}
+        _merge(raw, nested)
+    for plugin in raw.get("plugins") or []:
+        import_plugin(plugin)
+    sections = {name: raw.pop(name) for name in list_methods() if name in raw}
+    try:
+        config = BenchConfig.model_validate(raw)
+    except ValidationError as error:
+        raise explain(error, BenchConfig) from None
+    unused = set(sections) - {entry.method for entry in config.methods}
+    if unused:
+        raise ValueError(f"options for {sorted(unused)}, which this bench does not run; add it to methods")
+    methods = [
+        m.model_copy(update={"options": {**sections.get(m.method, {}), **m.options}}) for m in config.methods
+    ]
+    return config.model_copy(update={"methods": methods})
+
+
+def dump(config: BenchConfig) -> str:
+    """The configuration as YAML that `load` reads back to the same."""
+    raw = config.model_dump(mode="json", exclude_none=True)
+    raw["methods"] = [{"method": m.method, "label": m.label, **m.options} for m in config.methods]
+    if config.backbone:
+        raw["backbone"] = {"name": config.backbone.name, **config.backbone.options}
+    return yaml.safe_dump(raw, sort_keys=False)
+
+
+def import_plugin(name: str) -> None:
+    """Import a module, or a `.py` file, that registers methods; raises ValueError if there is none."""
+    path = Path(name)
+    module = path.stem if path.suffix == ".py" else name
+    if module in sys.modules:
+        return
+    if path.suffix != ".py":
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"plugin {name!r}: {error}; give an importable module or a .py file") from error
+        return
+    if not path.is_file():
+        raise ValueError(f"plugin {name!r}: no such file; give an importable module or a .py file")
+    spec = importlib.util.spec_from_file_location(module, path)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[module] = loaded
+    spec.loader.exec_module(loaded)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise ValueError(f"--config {file}: no such file") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"--config {file}: not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"--config {file}: expected `field: value` lines, got {type(raw).__name__}")
+    return raw
+
+
+def _merge(base: dict[str, Any], update: Mapping[str, Any]) -> None:
+    for key, value in update.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict) and key != "budget":
+            _merge(base[key], value)
+        elif isinstance(value, Mapping) and isinstance(base.get(key), str):
+            base[key] = {"name": base[key], **value}  # backbone: resnet8, then backbone.width=32
+        else:
+            base[key] = value
+
+
+def _scalar(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

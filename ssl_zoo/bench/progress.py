@@ -1,0 +1,100 @@
+"""What a person sees while a bench runs: the plan, a bar per cell, one line per finished cell, the table."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import rich.progress as bars
+from rich.console import Console
+
+from ssl_zoo.bench.plan import Cell, Plan
+from ssl_zoo.bench.report.table import render_table
+from ssl_zoo.bench.runner import Emit
+
+if TYPE_CHECKING:
+    from ssl_zoo.bench.results import Results
+
+
+class Progress:
+    """Progress on the terminal; with `quiet` only errors and the table."""
+
+    def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self.quiet = quiet
+        self.bars = bars.Progress(
+            bars.TextColumn("{task.description:<18}"),
+            bars.BarColumn(bar_width=28),
+            bars.TaskProgressColumn(),
+            bars.TimeRemainingColumn(),
+            bars.TextColumn("{task.fields[words]}", style="dim"),
+            console=self.console,
+            disable=quiet or not self.console.is_terminal,
+            transient=True,
+        )
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bars.stop()
+
+    def planned(self, plan: Plan, folder: Path, cost: dict[str, float]) -> None:
+        """Say what will run, for how long and into which folder."""
+        shared, say = plan.shared, self._say
+        labels = ", ".join(dict.fromkeys(cell.label for cell in plan.cells))
+        seeds = len({cell.seed for cell in plan.cells})
+        say(
+            f"[bold]{shared.dataset}[/]  {shared.images:,} images at {shared.image_size} px, "
+            f"{shared.backbone.name}"
+        )
+        say(f"{len(plan.cells)} cells: {labels}; {seeds} seed{'s' if seeds > 1 else ''}")
+        say(
+            f"each method: {shared.steps:,} steps of {shared.batch_size} images, "
+            f"{shared.precision}, {plan.cells[0].threads} threads on {plan.cells[0].device}"
+        )
+        say(f"about {cost['minutes']:.1f} minutes of training, {cost['bytes'] / 1e6:.0f} MB, in {folder}")
+        if cost["minutes"] > cost["long_minutes"]:
+            say(f"to be done in 10 minutes: --budget steps={cost['fitting_steps']}")
+        for note in plan.dataset.notes:
+            say(f"[yellow]note[/] {note}")
+
+    def follow(self, cell: Cell) -> Emit:
+        """A receiver of the cell's events, shown as a bar."""
+        name = cell.folder
+        task = self.bars.add_task(name, total=None, words="starting")
+
+        def emit(event: dict[str, Any]) -> None:
+            match event["event"]:
+                case "training":
+                    self.bars.update(task, total=event["total"] or None, words="")
+                case "log":
+                    shown = f"loss {event['loss']:.3f}  {event['images_per_second']:,.0f} images/s"
+                    self.bars.update(task, completed=event["step"], words=shown)
+                case "evaluating":
+                    self.bars.update(task, words="evaluating")
+                case _:
+                    self.bars.remove_task(task)
+
+        return emit
+
+    def kept(self, cell: Cell) -> None:
+        self._say(f"[dim]{cell.folder:<18} finished before, kept[/]")
+
+    def finished(self, cell: Cell, status: str, place: Path) -> None:
+        result = json.loads((place / "result.json").read_text())
+        if status != "done":
+            self.console.print(f"[red]{cell.folder:<18} {status}[/] {result['error']}", highlight=False)
+            return
+        score = result.get("knn_top1")
+        words = f"k-NN {score:.1%}" if score is not None else "no labels"
+        self._say(f"{cell.folder:<18} {words}  {result['train_seconds']:.0f} s training")
+
+    def show(self, results: "Results") -> None:
+        """The table, and where everything lies."""
+        self.console.print(render_table(results.as_dict()))
+        self.console.print(f"{results.folder / 'report.html'}", style="bold", highlight=False)
+
+    def _say(self, line: str) -> None:
+        if not self.quiet:
+            self.console.print(line, highlight=False)

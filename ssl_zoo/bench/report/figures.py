@@ -1,0 +1,153 @@
+"""The charts as plain Plotly JSON; the page paints them with its own colours, by the tone in `meta`."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from ssl_zoo.bench.report.summaries import BASELINE, TITLES, Summary
+from ssl_zoo.bench.report.words import count, is_number, quantity
+
+Figure = dict[str, Any]
+Logged = list[dict[str, Any]]
+
+POINTS = 400
+_TONES = 8
+
+
+def tones(labels: Sequence[str]) -> dict[str, str]:
+    """A colour per label, the same in every chart: "0" to "7", and "baseline"."""
+    trained = [label for label in dict.fromkeys(labels) if label != BASELINE]
+    return {BASELINE: "baseline"} | {label: str(index % _TONES) for index, label in enumerate(trained)}
+
+
+def score_figure(summaries: Sequence[Summary], metric: str, tone: Mapping[str, str]) -> Figure:
+    """Dots per seed, a diamond with its interval per label, and a dashed line at the untrained backbone."""
+    scored = [item for item in summaries if metric in item.scores][::-1]  # Plotly counts from below
+    traces = [
+        trace for place, item in enumerate(scored) for trace in _dots(item, metric, place, tone[item.label])
+    ]
+    baseline = [100 * item.scores[metric].mean for item in scored if item.is_baseline]
+    line = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "line": {"dash": "dash", "width": 1}}
+    layout = {
+        "height": 90 + 46 * len(scored),
+        "margin": {"l": 10, "r": 16, "t": 8, "b": 52},
+        "xaxis": {"title": _title(f"{TITLES.get(metric, metric)}, %"), "zeroline": False},
+        "yaxis": {
+            "tickvals": list(range(len(scored))),
+            "ticktext": [_short(item.label) for item in scored],
+            "range": [-0.6, len(scored) - 0.4],
+            "automargin": True,
+            "showgrid": False,
+            "zeroline": False,
+        },
+        "shapes": [line | {"x0": value, "x1": value} for value in baseline],
+    }
+    return {"data": traces, "layout": layout}
+
+
+def _dots(item: Summary, metric: str, place: int, tone: str) -> list[Figure]:
+    mean, half_width = item.scores[metric]
+    common = {"type": "scatter", "mode": "markers", "name": _plotly(item.label), "meta": tone}
+    seeds = common | {
+        "x": [100 * score for score in item.by_seed.values()],
+        "y": [place - (0 if half_width is None else 0.24)] * len(item.by_seed),
+        "text": [f"seed {seed}" for seed in item.by_seed],
+        "marker": {"symbol": "circle-open", "size": 8, "line": {"width": 1.5}},
+        "hovertemplate": "%{text}: %{x:.1f} %<extra></extra>",
+    }
+    if half_width is None:
+        return [seeds | {"marker": {"symbol": "circle", "size": 11}}]
+    center = common | {
+        "x": [100 * mean],
+        "y": [place],
+        "marker": {"symbol": "diamond", "size": 11},
+        "error_x": {"type": "data", "array": [100 * half_width], "thickness": 1.5, "width": 5},
+        "hovertemplate": f"mean %{{x:.1f}} \N{PLUS-MINUS SIGN} {100 * half_width:.1f} %<extra></extra>",
+    }
+    return [center, seeds]
+
+
+def read_metrics(file: Path) -> Logged:
+    """The logged steps of a cell; none without the file, NaN becomes None, a torn last line is left out."""
+    logged: Logged = []
+    if file.is_file():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            with suppress(json.JSONDecodeError):
+                logged.append(json.loads(line, parse_constant=lambda _: None))
+    return logged
+
+
+def metric_names(logs: Sequence[Logged]) -> list[str]:
+    """The names of what was logged: the loss first, then as they appear."""
+    names = {name: None for log in logs for step in log for name, value in step.items() if is_number(value)}
+    return sorted(
+        names.keys() - {"step", "images_seen"}, key=lambda name: (name != "loss", list(names).index(name))
+    )
+
+
+def curve_figure(logs: Mapping[int, Logged], metric: str, tone: str) -> Figure | None:
+    """One method's metric against images seen: a thin line per seed, their mean thick; None if not logged."""
+    curves = {seed: curve for seed, log in logs.items() if (curve := _curve(log, metric))}
+    if not curves:
+        return None
+    lonely = len(curves) == 1
+    traces = [_line(curve, f"seed {seed}", tone, faint=not lonely) for seed, curve in curves.items()]
+    grids = {tuple(curve) for curve in curves.values()}
+    if not lonely and len(grids) == 1:
+        mean = {x: sum(curve[x] for curve in curves.values()) / len(curves) for x in grids.pop()}
+        traces.append(_line(mean, "mean", tone, faint=False))
+    layout = {
+        "height": 230,
+        "margin": {"l": 48, "r": 12, "t": 8, "b": 52},
+        "xaxis": {"title": _title("images seen"), "tickformat": "~s", "nticks": 5, "zeroline": False},
+        "yaxis": {"tickformat": "~g", "nticks": 5, "zeroline": False},
+    }
+    return {"data": traces, "layout": layout, "caption": _in_words(curves, metric)}
+
+
+def _curve(log: Logged, metric: str) -> dict[int, float]:
+    points = [
+        (step["images_seen"], float(f"{step[metric]:.5g}"))
+        for step in log
+        if is_number(step.get("images_seen")) and is_number(step.get(metric))
+    ]
+    stride = -(-len(points) // POINTS)
+    return dict(points[::stride] + points[-1:]) if points else {}
+
+
+def _line(curve: Mapping[int, float], name: str, tone: str, faint: bool) -> Figure:
+    return {
+        "type": "scatter",
+        "mode": "lines" if len(curve) > 1 else "markers",
+        "name": name,
+        "meta": tone,
+        "x": list(curve),
+        "y": list(curve.values()),
+        "opacity": 0.45 if faint else 1,
+        "line": {"width": 1 if faint else 2},
+        "hovertemplate": f"{name}, %{{x:,}} images: %{{y:.4g}}<extra></extra>",
+    }
+
+
+def _in_words(curves: Mapping[int, Mapping[int, float]], metric: str) -> str:
+    images = max(max(curve) for curve in curves.values())
+    complete = [list(curve.values()) for curve in curves.values() if max(curve) == images]
+    first, last = (sum(values[end] for values in complete) / len(complete) for end in (0, -1))
+    seeds = f", mean of {len(complete)} seeds" if len(complete) > 1 else ""
+    return f"{metric}: {quantity(first)} at first, {quantity(last)} after {count(images)} images{seeds}"
+
+
+def _title(text: str) -> Figure:
+    return {"text": _plotly(text), "standoff": 10, "font": {"size": 12}}
+
+
+def _plotly(text: str) -> str:
+    """Text that Plotly takes literally: it reads a subset of HTML."""
+    return escape(text, quote=False)
+
+
+def _short(label: str) -> str:
+    return _plotly(label if len(label) <= 22 else f"{label[:21]}\N{HORIZONTAL ELLIPSIS}")

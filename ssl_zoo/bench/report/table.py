@@ -1,0 +1,151 @@
+"""One table for terminal, README and page: the cells are made once and rendered thrice."""
+
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderResult
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from ssl_zoo.bench.report.summaries import TITLES, Summary, can_rank, finding, remarks, summary
+from ssl_zoo.bench.report.words import count, sentence
+
+MISSING = "-"
+_METRICS = ("knn_top1", "linear_top1", "map_at_r")
+
+
+class Cell(NamedTuple):
+    """A value, its spread over seeds, and whether it is the best of its column."""
+
+    text: str
+    spread: str = ""
+    best: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.text} \N{PLUS-MINUS SIGN} {self.spread}" if self.spread else self.text
+
+
+class Grid(NamedTuple):
+    """A header and, per label, its summary and one cell per column."""
+
+    header: list[str]
+    lines: list[tuple[Summary, list[Cell]]]
+
+
+def grid(summaries: Sequence[Summary], primary_metric: str) -> Grid:
+    """The table's cells: scores in percent, gain in points, best of a column only from three seeds on."""
+    metrics = list(dict.fromkeys([primary_metric, *_METRICS]))
+    best = {}
+    if can_rank(summaries):
+        for metric in metrics:
+            best[metric] = max((s.scores[metric].mean for s in summaries if metric in s.scores), default=None)
+
+    def score(item: Summary, metric: str) -> Cell:
+        if metric not in item.scores:
+            return Cell(MISSING)
+        mean, half_width = item.scores[metric]
+        spread = "" if half_width is None else f"{100 * half_width:.1f}"
+        return Cell(f"{100 * mean:.1f}", spread, best=mean == best.get(metric))
+
+    def cost(item: Summary, name: str) -> Cell:
+        return Cell(count(item.costs[name]) if name in item.costs else MISSING)
+
+    def line(item: Summary) -> list[Cell]:
+        primary, *others = (score(item, metric) for metric in metrics)
+        gain = Cell(f"{item.gain.mean:+.1f}" if item.gain else MISSING)
+        rankme = Cell(f"{item.scores['rankme'].mean:.1f}" if "rankme" in item.scores else MISSING)
+        costs = [cost(item, name) for name in ("images_seen", "train_seconds", "images_per_second")]
+        return [
+            Cell(item.label),
+            primary,
+            gain,
+            *others,
+            rankme,
+            Cell(item.verdict),
+            *costs,
+            Cell(item.status),
+        ]
+
+    first, *rest = (f"{TITLES.get(metric, metric)} %" for metric in metrics)
+    header = ["label", first, "over random", *rest, "RankMe", "verdict", "images seen", "seconds", "images/s"]
+    return Grid([*header, "status"], [(item, line(item)) for item in summaries])
+
+
+def is_text(column: int, header: Sequence[str]) -> bool:
+    """Whether a column holds words, which stand to the left, rather than numbers."""
+    return header[column] in ("label", "verdict", "status")
+
+
+class _Fitting:
+    """The whole table where its longest words fit the terminal, otherwise scores above and costs below."""
+
+    def __init__(self, cells: Grid) -> None:
+        split = cells.header.index("images seen")
+        columns = range(len(cells.header))
+        self.whole = _rich_table(cells, columns)
+        self.scores = _rich_table(cells, [*columns[:split], columns[-1]])
+        self.costs = _rich_table(cells, [0, *columns[split:-1]])
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        unbounded = options.update(max_width=10_000)
+        if Measurement.get(console, unbounded, self.whole).minimum <= options.max_width:
+            yield self.whole
+        else:
+            yield from (self.scores, Text(), self.costs)
+
+
+def _rich_table(cells: Grid, columns: Sequence[int]) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for column in columns:
+        title = cells.header[column]
+        justify: JustifyMethod = "left" if is_text(column, cells.header) else "right"
+        whole = title in ("label", "verdict")
+        table.add_column(Text(title), justify=justify, overflow="fold", no_wrap=whole, vertical="bottom")
+    for item, line in cells.lines:
+        words = [
+            Text(
+                f"{line[column]}".replace(" \N{PLUS-MINUS SIGN} ", "\N{PLUS-MINUS SIGN}"),
+                style="bold" if line[column].best else "",
+            )
+            for column in columns
+        ]
+        table.add_row(*words, style="dim" if item.is_baseline else "")
+    return table
+
+
+def render_table(results: Mapping[str, Any]) -> Group:
+    """The table for a terminal, with who is ahead, what failed and the notes beneath."""
+    summaries, primary, cells = _read(results)
+    beneath = [Text(finding(summaries, primary).line)]
+    beneath += [Text(remark, style="red") for remark in remarks(results["rows"])]
+    beneath += [Text(f"note: {note}", style="yellow") for note in results["bench"].get("notes") or []]
+    return Group(Text(sentence(results["bench"]), style="bold"), Text(), _Fitting(cells), Text(), *beneath)
+
+
+def to_markdown(results: Mapping[str, Any]) -> str:
+    """The same table as GitHub Markdown, with the same lines beneath."""
+    summaries, primary, cells = _read(results)
+    rule = [":---" if is_text(column, cells.header) else "---:" for column in range(len(cells.header))]
+    lines = [
+        [f"**{_plain(cell)}**" if cell.best else _plain(cell) for cell in line] for _, line in cells.lines
+    ]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in [cells.header, rule, *lines])
+    beneath = [finding(summaries, primary).line, *remarks(results["rows"])]
+    beneath += [f"note: {note}" for note in results["bench"].get("notes") or []]
+    items = "\n".join(f"- {_plain(line)}" for line in beneath)
+    return f"{_plain(sentence(results['bench']))}\n\n{table}\n\n{items}\n"
+
+
+def _read(results: Mapping[str, Any]) -> tuple[list[Summary], str, Grid]:
+    primary = results["bench"].get("primary_metric") or "knn_top1"
+    summaries = summary(results["rows"], primary)
+    return summaries, primary, grid(summaries, primary)
+
+
+def _plain(text: object) -> str:
+    """Text that Markdown takes literally."""
+    return re.sub(r"([\\`*\[|])", r"\\\1", escape(" ".join(str(text).split()), quote=False))

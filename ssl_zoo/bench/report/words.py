@@ -1,0 +1,59 @@
+"""Numbers as people read them."""
+
+from collections.abc import Mapping
+from math import isfinite, log
+from typing import Any
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a finite number (null, NaN and booleans are not)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def count(value: float) -> str:
+    """A whole number with thousands separators."""
+    return f"{value:,.0f}"
+
+
+def quantity(value: float) -> str:
+    """A whole number in full up to a billion, anything else with four significant digits."""
+    return count(value) if float(value).is_integer() and abs(value) < 1e9 else f"{value:.4g}"
+
+
+def scaled(value: float, unit: str, base: int = 1000) -> str:
+    """Four significant digits with the SI prefix (base 1000) or the binary one (base 1024)."""
+    power = min(int(log(abs(value), base)), 6) if abs(value) >= 1 else 0
+    prefix = ("", "k", "M", "G", "T", "P", "E")[power]
+    return f"{value / base**power:.4g} {prefix}{'i' if base == 1024 and prefix else ''}{unit}"
+
+
+def budget(fields: Mapping[str, Any]) -> str:
+    """The budget in words: {"epochs": 3} -> "3 epochs"."""
+    return ", ".join(
+        f"{quantity(value)} {name.removesuffix('s') if value == 1 else name}"
+        for name, value in fields.items()
+        if is_number(value)
+    )
+
+
+def sentence(bench: Mapping[str, Any]) -> str:
+    """What was compared under which terms, on one line."""
+    size, seeds = bench.get("image_size"), bench.get("seeds") or []
+    terms = [
+        f"{', '.join(bench.get('methods') or ['no method'])} on {bench.get('dataset', 'unknown images')}",
+        bench.get("backbone"),
+        size and f"{size} px",
+        budget(bench.get("budget") or {}),
+        {"recipe": "each method's own views", "shared": "the same views for all"}.get(bench.get("views", "")),
+        f"{len(seeds)} seed{'s' * (len(seeds) != 1)}",
+    ]
+    return " \N{MIDDLE DOT} ".join(str(term) for term in terms if term)
+
+
+def reason(error: str | None, status: str) -> str:
+    """Why a run did not finish, on one line: of a traceback the closing line, else the whole message."""
+    if not error:
+        same_again = "run the same command again to finish it"
+        return same_again if status == "stopped" else "no reason was recorded"
+    lines = error.split("\n") if not error.startswith("Traceback") else error.strip().split("\n")[-1:]
+    return " ".join(" ".join(lines).split())

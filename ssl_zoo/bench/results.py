@@ -1,0 +1,92 @@
+"""The results of a bench: rows collected from its cells, and their files."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from ssl_zoo.bench.plan import Cell, write_text
+from ssl_zoo.evaluation.collapse import collapse_verdict
+
+FIELDS = (
+    *("label", "method", "dataset", "backbone", "seed", "status", "images_seen", "views_seen", "steps"),
+    *("batch_size", "train_flops", "train_seconds", "images_per_second", "peak_memory_bytes", "precision"),
+    *("threads", "device", "knn_top1", "knn_top5", "knn_by_k", "knn_k", "knn_temperature", "linear_top1"),
+    *("linear_top5", "linear_balanced_accuracy", "map_at_r", "rankme", "feature_std", "collapse_verdict"),
+    *("collapse_cause", "final_loss", "encoder", "config_hash", "error"),
+)
+
+
+class Results:
+    """A finished bench: `rows`, one dict per label and seed, and `bench`, what was equal for all of them."""
+
+    def __init__(self, folder: Path, bench: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+        self.folder = folder
+        self.bench = bench
+        self.rows = rows
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Results":
+        """Read the results of a bench folder; raises FileNotFoundError if there are none."""
+        file = Path(folder) / "results.json"
+        if not file.is_file():
+            raise FileNotFoundError(f"{file} does not exist; give the folder of a bench that has run")
+        stored = json.loads(file.read_text())
+        return cls(Path(folder), stored["bench"], stored["rows"])
+
+    @property
+    def failed(self) -> bool:
+        return any(row["status"] == "failed" for row in self.rows)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"bench": self.bench, "rows": self.rows}
+
+    def to_csv(self) -> str:
+        """The rows as CSV; nested values are JSON."""
+        out = io.StringIO()
+        writer = csv.DictWriter(out, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        for row in self.rows:
+            nested = {k: json.dumps(v) if isinstance(v, dict) else v for k, v in row.items()}
+            writer.writerow(nested)
+        return out.getvalue()
+
+    def _repr_html_(self) -> str:
+        from ssl_zoo.bench.report.html import results_table
+
+        return results_table(self.as_dict())
+
+    def save(self) -> None:
+        """Write results.json, results.csv and report.html."""
+        from ssl_zoo.bench.report import write_report
+
+        write_text(self.folder / "results.json", json.dumps(self.as_dict(), indent=1))
+        write_text(self.folder / "results.csv", self.to_csv())
+        write_report(self.folder)
+
+
+def collect(folder: Path, cells: list[Cell], bench: dict[str, Any]) -> Results:
+    """Gather the cells' results (`stopped`: none yet); verdicts compare with the seed's random row."""
+    found = {cell.folder: _read(folder / "cells" / cell.folder / "result.json") for cell in cells}
+    rows = []
+    for cell in cells:
+        row = {**dict.fromkeys(FIELDS), "status": "stopped", "label": cell.label, "seed": cell.seed}
+        row |= {key: value for key, value in found[cell.folder].items() if key in FIELDS}
+        random = found.get(f"random-seed{cell.seed}", {})
+        if row["status"] == "done" and cell.method is not None:
+            row["collapse_verdict"] = collapse_verdict(
+                row["feature_std"],
+                row["rankme"],
+                random_rankme=random.get("rankme"),
+                steps=row["steps"],
+                finite=True,
+            )
+        elif (row["error"] or "").startswith("FloatingPointError"):
+            row["collapse_verdict"] = "diverged"
+        rows.append(row)
+    return Results(folder, bench, rows)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text()) if file.exists() else {}

@@ -1,0 +1,197 @@
+"""One cell from its frozen plan to its result: the runner decides nothing."""
+
+import json
+import resource
+import time
+import traceback
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.utils import make_grid, save_image
+
+from ssl_zoo.bench.config import import_plugin
+from ssl_zoo.bench.plan import Cell, build, write_text
+from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from ssl_zoo.data.collate import MultiCropCollate
+from ssl_zoo.data.datasets import Split, create_dataset
+from ssl_zoo.data.sampler import Sampler
+from ssl_zoo.data.splits import roles
+from ssl_zoo.evaluation import score
+from ssl_zoo.evaluation.encoder import save_encoder
+from ssl_zoo.evaluation.features import extract, to_input
+from ssl_zoo.method import Method
+from ssl_zoo.registry import method_class
+from ssl_zoo.train import Budget, FitResult, TrainingStopped, fit, resolve_device
+
+Emit = Callable[[dict[str, Any]], None]
+
+_NORM_BATCHES = 50
+_SHOWN = 8  # images in views.png
+
+
+def run_cell(folder: Path, emit: Emit, should_stop: Callable[[], bool] = lambda: False) -> str:
+    """Run the cell in `folder` to its `result.json`; returns its status: done, failed or stopped.
+
+    A failure is recorded with its reason, the traceback in `error.txt`; a stopped cell keeps its checkpoint.
+    """
+    cell = Cell.model_validate_json((folder / "cell.json").read_text())
+    try:
+        result = run(cell, folder, emit, should_stop)
+    except TrainingStopped as stopped:
+        emit({"event": "stopped", "step": stopped.step})
+        return "stopped"
+    except Exception as error:
+        (folder / "error.txt").write_text(traceback.format_exc())
+        result = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+    write_text(folder / "result.json", json.dumps({**identity(cell), **result}, indent=1))
+    emit({"event": "finished", "status": result["status"]})
+    return str(result["status"])
+
+
+def identity(cell: Cell) -> dict[str, Any]:
+    """What names a row, whatever becomes of it."""
+    return {
+        "label": cell.label,
+        "method": cell.method,
+        "dataset": cell.shared.dataset,
+        "backbone": cell.shared.backbone.name,
+        "seed": cell.seed,
+        "config_hash": cell.config_hash,
+    }
+
+
+def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -> dict[str, Any]:
+    """Data, training, evaluation, in this order; labels appear in the last only."""
+    torch.set_num_threads(cell.threads)
+    for plugin in cell.plugins:
+        import_plugin(plugin)
+    shared = cell.shared
+    dataset = create_dataset(shared.dataset, cell.data_dir)
+    parts = roles(dataset)
+    if parts.pretrain.fingerprint != shared.fingerprint:
+        raise ValueError(
+            f"{shared.dataset} is not the data that was planned with; plan again in a new folder"
+        )
+    config = method_class(cell.method).Config(**cell.options) if cell.method else None
+    backbone, method = build(shared, cell.method, config, cell.seed)
+    device = resolve_device(cell.device)
+
+    emit({"event": "training", "total": shared.steps if method else 0})
+    if method is None:
+        _estimate_batch_norms(backbone.to(device), parts.pretrain, cell)
+        fitted, role = None, "backbone"
+        encoder: nn.Module = backbone
+    else:
+        fitted = fit(
+            method,
+            parts.pretrain,
+            budget=Budget(steps=shared.steps),
+            batch_size=shared.batch_size,
+            seed=cell.seed,
+            device=cell.device,
+            precision=shared.precision,
+            out=folder,
+            on_log=lambda record: emit({"event": "log", **record}),
+            log_every=cell.log_every,
+            checkpoint_seconds=cell.checkpoint_seconds,
+            should_stop=should_stop,
+        )
+        role, encoder = _role(method), method.encoder
+        _save_views(method, parts.pretrain, cell.seed, folder)
+
+    emit({"event": "evaluating"})
+    began = time.perf_counter()
+    train_x, test_x = (
+        extract(encoder, part.images, image_size=shared.image_size, device=device)
+        for part in (parts.train, parts.test)
+    )
+    scores = score(
+        train_x,
+        parts.train.labels,
+        test_x,
+        parts.test.labels,
+        folds=parts.folds,
+        num_classes=len(parts.train.classes),
+        knn_k=shared.knn_k,
+        knn_temperature=shared.knn_temperature,
+    )
+    spec = {
+        "backbone": shared.backbone.name,
+        "options": shared.backbone.options,
+        "image_size": shared.image_size,
+        "method": cell.method,
+        "encoder": role,
+    }
+    save_encoder(folder, encoder, spec)
+    return {
+        "status": "done",
+        **_training(cell, fitted, device),
+        **scores,
+        "encoder": role,
+        "evaluation_seconds": time.perf_counter() - began,
+    }
+
+
+def _training(cell: Cell, fitted: FitResult | None, device: torch.device) -> dict[str, Any]:
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device)
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    images = fitted.images_seen if fitted else 0
+    return {
+        "images_seen": images,
+        "views_seen": fitted.views_seen if fitted else 0,
+        "steps": fitted.steps if fitted else 0,
+        "batch_size": cell.shared.batch_size,
+        "train_flops": cell.flops_per_image * images,
+        "train_seconds": fitted.seconds if fitted else 0.0,
+        "images_per_second": images / fitted.seconds if fitted else None,
+        "peak_memory_bytes": peak,
+        "precision": cell.shared.precision,
+        "threads": cell.threads,
+        "device": str(device),
+        "final_loss": fitted.metrics["loss"] if fitted else None,
+        "final_metrics": fitted.metrics if fitted else {},
+    }
+
+
+def _role(method: Method) -> str:
+    """Where in the method its encoder lives, such as teacher or online: the first part of its module path."""
+    path: str = next(name for name, module in method.named_modules() if module is method.encoder)
+    return path.split(".")[0]
+
+
+def _estimate_batch_norms(backbone: nn.Module, split: Split, cell: Cell) -> None:
+    """Give an untrained backbone batch-norm statistics of its own, from plain training images."""
+    norms = [m for m in backbone.modules() if isinstance(m, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # cumulative average
+    sampler = Sampler(len(split), cell.shared.batch_size, cell.seed)
+    backbone.train()
+    with torch.no_grad():
+        for step in islice(range(_NORM_BATCHES), _NORM_BATCHES if norms else 0):
+            images = split.images[sampler.batch(step)[0]]
+            backbone(to_input(images, cell.shared.image_size).to(next(backbone.parameters()).device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def _save_views(method: Method, split: Split, seed: int, folder: Path) -> None:
+    """Write views.png: a row of real crops per image, as the method saw them in its first epoch."""
+    index = torch.arange(min(_SHOWN, len(split)))
+    views = MultiCropCollate(method.config.views, seed).batch(split.images[index], index, 0)
+    size = views.global_crops.shape[-1]
+    crops = list(views.global_crops)
+    for local in views.local_crops if views.local_crops is not None else []:
+        crops.append(nn.functional.pad(local, (0, size - local.shape[-1], 0, size - local.shape[-2])))
+    mean, std = (torch.tensor(c).view(3, 1, 1) for c in (IMAGENET_MEAN, IMAGENET_STD))
+    grid = make_grid(
+        torch.stack(crops, 1).flatten(0, 1) * std + mean, nrow=len(crops), padding=2, pad_value=1.0
+    )
+    save_image(grid, folder / "views.png")

@@ -1,0 +1,236 @@
+"""The command line: parses, calls, prints; decides nothing."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+app = App(
+    name="ssl-zoo",
+    help="""Find out which self-supervised vision method is better on your images, and trust the answer.
+
+    Start here, no data needed, a few minutes on a laptop:
+
+        ssl-zoo bench --methods dino byol --dataset digits --out runs/first
+    """,
+    version_flags=["--version"],
+)
+
+Several = Parameter(consume_multiple=True, negative="")
+
+
+@app.command
+def bench(
+    *,
+    methods: Annotated[list[str] | None, Several] = None,
+    dataset: str | None = None,
+    data_dir: Path | None = None,
+    backbone: str | None = None,
+    image_size: int | None = None,
+    batch_size: int | None = None,
+    budget: str | None = None,
+    seeds: int | None = None,
+    device: str | None = None,
+    precision: Literal["auto", "bf16", "fp32"] | None = None,
+    executor: Literal["local", "inline"] | None = None,
+    out: Path | None = None,
+    config: Path | None = None,
+    set: Annotated[list[str] | None, Several] = None,
+    plugin: Annotated[list[str] | None, Several] = None,
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+    quiet: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Train and evaluate methods under one budget; print a table and write report.html.
+
+    The same command on the same --out goes on where it stopped. More seeds or methods on the same folder are
+    added to what is there. Exit code 1 says that a cell failed, 2 that the command or configuration is wrong.
+
+    Examples:
+
+        ssl-zoo bench --methods dino byol --dataset digits --out runs/first
+        ssl-zoo bench --methods dino byol moco --dataset cifar10 --data-dir DATA --budget epochs=3
+        ssl-zoo bench --config bench.yaml --set dino.out_dim=4096 --seeds 3
+
+    Parameters
+    ----------
+    methods
+        What to compare: names from `ssl-zoo list methods`.
+    dataset
+        The images: a name from `ssl-zoo list datasets`.
+    data_dir
+        Folder that holds `<dataset>/`; default SSL_ZOO_DATA, else a download is tried.
+    backbone
+        A name from `ssl-zoo list backbones`; default resnet8 up to 64 px, else resnet18.
+    image_size
+        Side of the global crops in pixels; default the images' own up to 64, else 96.
+    batch_size
+        Images per optimizer step, the same for all methods; default 256, at most a quarter of the images.
+    budget
+        epochs=N, images=N or steps=N, the same for all methods; default epochs=20.
+    seeds
+        How many seeds: 3 means 0, 1 and 2. Fewer than 3 cannot rank methods.
+    device
+        auto, cpu, cuda or cuda:N.
+    precision
+        auto is bf16 where the hardware has it.
+    executor
+        local: a process for each cell; inline: all in this one, for debugging.
+    out
+        The bench folder; default runs/<dataset>-<time>.
+    config
+        A YAML file with the same fields; flags win over it.
+    set
+        Any field as section.field=value, such as dino.out_dim=4096 or run.threads=2.
+    plugin
+        Modules or .py files that register further methods.
+    overwrite
+        Discard what is in --out.
+    quiet
+        Print errors and the table only.
+    dry_run
+        Print the plan and stop.
+    """
+    from ssl_zoo.bench import run_bench
+    from ssl_zoo.bench.config import load
+    from ssl_zoo.bench.progress import Progress
+
+    given: dict[str, Any] = {
+        "methods": methods,
+        "dataset": dataset,
+        "backbone": backbone,
+        "image_size": image_size,
+        "batch_size": batch_size,
+        "budget": _budget(budget),
+        "seeds": seeds,
+        "plugins": plugin,
+        "data": {"dir": str(data_dir)} if data_dir else None,
+        "run": {
+            k: v for k, v in {"device": device, "precision": precision, "executor": executor}.items() if v
+        },
+    }
+    loaded = load(config, {field: value for field, value in given.items() if value}, set or ())
+    results = run_bench(loaded, out=out, overwrite=overwrite, dry_run=dry_run, progress=Progress(quiet=quiet))
+    return 1 if results.failed else 0
+
+
+@app.command(name="list")
+def list_(
+    what: Literal["methods", "datasets", "backbones"] = "methods",
+    /,
+    *,
+    check: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """List what there is to choose from.
+
+    Parameters
+    ----------
+    what
+        methods, datasets or backbones.
+    check
+        Import each method and show what is broken; exit code 1 if one is.
+    """
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    if what == "methods":
+        from ssl_zoo.registry import check_methods, describe_methods
+
+        broken = check_methods() if check else {}
+        for listing in describe_methods():
+            console.print(f"[bold]{listing.name:<12}[/] {listing.summary}  [dim]{listing.owner}[/]")
+            if broken.get(listing.name):
+                console.print(f"{'':<12} [red]broken:[/] {broken[listing.name]}", markup=True)
+        return 1 if any(broken.values()) else 0
+    if what == "datasets":
+        from ssl_zoo.data.datasets import list_datasets
+
+        names = list_datasets()
+    else:
+        from ssl_zoo.backbones import list_backbones
+
+        names = list_backbones()
+    for name in names:
+        console.print(name)
+    return 0
+
+
+@app.command
+def report(folder: Path, /) -> int:
+    """Write results.json, results.csv and report.html of a bench folder anew, and print its table.
+
+    Parameters
+    ----------
+    folder
+        A folder made by `ssl-zoo bench`.
+    """
+    from ssl_zoo.bench.progress import Progress
+    from ssl_zoo.bench.results import Results
+
+    results = Results.load(folder)
+    results.save()
+    Progress().show(results)
+    return 0
+
+
+@app.command
+def run_cell(cell: Path, /, *, attached: Annotated[bool, Parameter(negative="", show=False)] = False) -> int:
+    """Run one cell of a planned bench by itself, as a scheduler would; progress is JSON lines on stdout.
+
+    Parameters
+    ----------
+    cell
+        A `cell.json` that a bench has written.
+    attached
+        Stop after the current step when the parent process is gone.
+    """
+    from ssl_zoo.bench.runner import run_cell
+
+    asked: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _frame: asked.append(received))
+    parent = os.getppid()
+
+    def should_stop() -> bool:
+        return bool(asked) or (attached and os.getppid() != parent)
+
+    def emit(event: dict[str, Any]) -> None:
+        print(json.dumps(event), flush=True)
+
+    return {"done": 0, "failed": 1, "stopped": 130}[run_cell(cell.parent, emit, should_stop)]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: exit code 0 fine, 1 a cell failed, 2 usage or configuration, 130 interrupted."""
+    try:
+        code = app(
+            sys.argv[1:] if arguments is None else arguments,
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
+    except (CycloptsError, ValueError, FileNotFoundError) as error:
+        print(f"ssl-zoo: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted: what is finished is kept; the same command goes on", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def _budget(text: str | None) -> dict[str, float] | None:
+    if text is None:
+        return None
+    unit, _, amount = text.partition("=")
+    try:
+        return {unit: float(amount) if unit == "epochs" else int(float(amount))}
+    except ValueError:
+        raise ValueError(f"--budget {text!r}: write epochs=20, images=1000000 or steps=5000") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Images decoded once into files that every later run maps into memory."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import platformdirs
+from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1  # raise it when decoding or the files below change: old entries are then ignored
+
+
+class Decoded(NamedTuple):
+    """One split: `images` uint8 [N, C, H, W], `labels` int64 [N] or None, class names, facts to report."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def cache_dir() -> Path:
+    """The folder of everything ssl_zoo may rebuild: `SSL_ZOO_CACHE`, or else the platform's cache folder."""
+    return Path(os.environ.get("SSL_ZOO_CACHE") or platformdirs.user_cache_dir("ssl_zoo"))
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """sha256 over the content of the files in the given order, whatever their names and places."""
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def load(key: str, decode: Callable[[], Decoded]) -> Decoded:
+    """Return the split cached under `key`, mapped copy-on-write; `decode` makes a missing or damaged one.
+
+    Processes may race: each of them succeeds, and the entry of the first one stays. Raises OSError if the
+    cache folder cannot be written.
+    """
+    folder = cache_dir() / "images" / f"v{_FORMAT}" / key
+    if folder.exists():
+        try:
+            return _read(folder)
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            logger.warning("cache entry %s is damaged (%s): building it again", folder, error)
+            _discard(folder)
+    logger.info("decoding images into %s", folder)
+    decoded = decode()
+    try:
+        write_folder(folder, partial(_write, decoded))
+    except OSError as error:
+        raise OSError(
+            f"the image cache {folder} cannot be written: {error}; "
+            "set SSL_ZOO_CACHE to a folder with space that can be written"
+        ) from error
+    return _read(folder)
+
+
+def write_folder(target: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary folder and rename it to `target`: others see all of it or nothing.
+
+    A target that another process renamed into place meanwhile is kept.
+    """
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    temporary.mkdir(parents=True)
+    try:
+        write(temporary)
+        try:
+            temporary.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _discard(folder: Path) -> None:
+    aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+    try:
+        folder.rename(aside)
+    except FileNotFoundError:  # another process was faster
+        return
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write(decoded: Decoded, folder: Path) -> None:
+    _save(folder / "images.npy", decoded.images)
+    if decoded.labels is not None:
+        _save(folder / "labels.npy", decoded.labels)
+    meta = {
+        "shape": decoded.images.shape,
+        "labels": decoded.labels is not None,
+        "classes": decoded.classes,
+        "notes": decoded.notes,
+    }
+    with (folder / "meta.json").open("w", encoding="utf-8") as file:
+        json.dump(meta, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _save(path: Path, array: NDArray[Any]) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.ascontiguousarray(array))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(folder: Path) -> Decoded:
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    # copy-on-write: torch warns about read-only arrays, and no writer may change the files
+    images = np.load(folder / "images.npy", mmap_mode="c")
+    labels = np.load(folder / "labels.npy") if meta["labels"] else None
+    if images.dtype != np.uint8 or images.shape != tuple(meta["shape"]):
+        raise ValueError(f"images.npy holds {images.dtype} {images.shape}, not uint8 {meta['shape']}")
+    if labels is not None and labels.shape != images.shape[:1]:
+        raise ValueError(f"labels.npy holds {labels.shape} labels of {images.shape[0]} images")
+    return Decoded(images, labels, tuple(meta["classes"]), tuple(meta["notes"]))

@@ -1,0 +1,91 @@
+"""Which images play which part: trained on, chosen on, or read once at the end."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ssl_zoo.data.datasets import Dataset, Split
+
+SELECTION_SHARE = 0.1
+SELECTION_FROM = 2000  # labelled training images; with fewer, 10 % would choose by chance
+FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Roles:
+    """The parts of a data set: `pretrain` (no labels used), `train` (labelled bank), `test` (read once).
+
+    `folds` are pairs of indices into `train`, [F] to fit and [V] to validate: all that is tuned is chosen
+    there. They are empty without labels. `rule` says how they were made.
+    """
+
+    pretrain: Split
+    train: Split
+    test: Split
+    folds: list[tuple[Tensor, Tensor]]
+    rule: str
+
+    def summary(self) -> dict[str, Any]:
+        """What `splits.json` records: the rule, and images and fingerprint of each part."""
+        parts = {"pretrain": self.pretrain, "train": self.train, "test": self.test}
+        return {
+            "rule": self.rule,
+            **{
+                name: {
+                    "images": len(part),
+                    "labelled": part.labels is not None,
+                    "fingerprint": part.fingerprint,
+                }
+                for name, part in parts.items()
+            },
+            "folds": [
+                {"fit": self._named(fit), "validate": self._named(validate)} for fit, validate in self.folds
+            ],
+        }
+
+    def _named(self, index: Tensor) -> dict[str, Any]:
+        return {"images": len(index), "fingerprint": self.train.fingerprint_of(index)}
+
+
+def roles(dataset: Dataset) -> Roles:
+    """Give each image of a data set its part; depends on the images' content alone, not on their order.
+
+    From 2,000 labelled images on, 10 % are selected by hash and left out of pretraining; below, stratified
+    5-fold cross-validation. Exact duplicates stay on one side. Raises ValueError if no class has two distinct
+    images.
+    """
+    pretrain, train, test = (dataset.split(name) for name in ("pretrain", "train", "test"))
+    if train.labels is None:
+        return Roles(pretrain, train, test, [], "train has no labels, so nothing is chosen on it")
+    if len(train) < SELECTION_FROM:
+        folds = _stratified(train, train.labels)
+        rule = f"{len(folds)}-fold stratified cross-validation on train; pretrain keeps all of its images"
+        return Roles(pretrain, train, test, folds, rule)
+    content = train.content_hash()
+    selected = content <= content.kthvalue(round(SELECTION_SHARE * len(train))).values
+    fit, validate = (part.nonzero().flatten() for part in (~selected, selected))
+    rule = f"selection: {SELECTION_SHARE:.0%} of train by the hash of each image's pixels"
+    if pretrain.fingerprint == train.fingerprint:
+        pretrain = train.take(fit)
+        rule += ", excluded from pretrain"
+    return Roles(pretrain, train, test, [(fit, validate)], rule)
+
+
+def _stratified(train: Split, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    content = train.content_hash()
+    count = min(FOLDS, int(labels.bincount().max()), len(set(content.tolist())))
+    if count < 2:
+        raise ValueError(
+            f"train has {len(train)} labelled images and no class with two distinct ones, so nothing can be "
+            "chosen on it; label more images, or leave all labels out"
+        )
+    with warnings.catch_warnings():
+        # a rare class is missing in some folds: no reason to alarm
+        warnings.filterwarnings("ignore", "The least populated class")
+        folds = StratifiedGroupKFold(count).split(labels, labels, content)
+        return [(torch.from_numpy(fit), torch.from_numpy(validate)) for fit, validate in folds]
