@@ -163,7 +163,7 @@ def test_killed_and_started_again_ends_with_the_same_numbers(tmp_path, method):
     first, second = (
         [
             {k: v for k, v in json.loads(line).items() if "second" not in k}
-            for line in open(cell / "metrics.jsonl")
+            for line in (cell / "metrics.jsonl").read_text().splitlines()
         ]
         for cell in cells
     )

@@ -30,6 +30,7 @@ class ViT(TokenBackbone):
                 f"patch_size={patch_size} does not divide image_size={image_size}; give one that does"
             )
         self.out_dim = dim
+        self.patch_size = patch_size
         self.net = VisionTransformer(
             img_size=image_size,
             patch_size=patch_size,

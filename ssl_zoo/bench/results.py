@@ -9,6 +9,8 @@ from typing import Any
 from ssl_zoo.bench.plan import Cell, write_text
 from ssl_zoo.evaluation.collapse import collapse_verdict
 
+_LONG_HORIZON = 0.2  # of the run; a teacher that averages over more still remembers its random start
+
 FIELDS = (
     *("label", "method", "dataset", "backbone", "seed", "status", "images_seen", "views_seen", "steps"),
     *("batch_size", "train_flops", "train_seconds", "images_per_second", "peak_memory_bytes", "precision"),
@@ -69,9 +71,14 @@ class Results:
 def collect(folder: Path, cells: list[Cell], bench: dict[str, Any]) -> Results:
     """Gather the cells' results (`stopped`: none yet); verdicts compare with the seed's random row."""
     found = {cell.folder: _read(folder / "cells" / cell.folder / "result.json") for cell in cells}
-    rows = []
+    rows, notes = [], list(bench["notes"])
     for cell in cells:
-        row = {**dict.fromkeys(FIELDS), "status": "stopped", "label": cell.label, "seed": cell.seed}
+        row: dict[str, Any] = {
+            **dict.fromkeys(FIELDS),
+            "status": "stopped",
+            "label": cell.label,
+            "seed": cell.seed,
+        }
         row |= {key: value for key, value in found[cell.folder].items() if key in FIELDS}
         random = found.get(f"random-seed{cell.seed}", {})
         if row["status"] == "done" and cell.method is not None:
@@ -85,7 +92,21 @@ def collect(folder: Path, cells: list[Cell], bench: dict[str, Any]) -> Results:
         elif (row["error"] or "").startswith("FloatingPointError"):
             row["collapse_verdict"] = "diverged"
         rows.append(row)
-    return Results(folder, bench, rows)
+        notes += _momentum_note(cell, folder / "cells" / cell.folder / "metrics.jsonl")
+    return Results(folder, {**bench, "notes": list(dict.fromkeys(notes))}, rows)
+
+
+def _momentum_note(cell: Cell, log: Path) -> list[str]:
+    """A warning if the teacher's horizon 1 / (1 - momentum) is long against the run."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    momentum = json.loads(lines[0]).get("momentum", 0.0) if lines else 0.0
+    share = 1 / (max(1 - momentum, 1e-9) * cell.shared.steps)
+    if share <= _LONG_HORIZON:
+        return []
+    return [
+        f"{cell.label}: its momentum network averages over {share:.0%} of this short run; "
+        "lower its momentum or raise the budget"
+    ]
 
 
 def _read(file: Path) -> dict[str, Any]:

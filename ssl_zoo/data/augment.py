@@ -1,8 +1,8 @@
-"""Augmentation of whole batches: parameters drawn from keys, and the pixels that they give, on any device.
+"""Augmentation of whole batches: parameters drawn from keys, and the pixels they give, on any device.
 
-Pixels are float32 in [0, 1] as planes [C, B, H, W]: every operation runs once over one contiguous colour plane
-of the whole batch. Only operations with one rounding each are used, so an image's pixels do not depend on
-the images beside it.
+Pixels are float32 in [0, 1] as planes [C, B, H, W]: an operation is one pass over contiguous colour planes of
+the whole batch. An image's pixels must not depend on the images beside it: elementwise operations round
+once (no multiply-add, which torch may fuse for some elements only), and sums stay inside an image.
 """
 
 import dataclasses
@@ -29,6 +29,7 @@ SMALL = (
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, rounded as torchvision does
 _SOLARIZE_THRESHOLD = 127.5 / 255  # uint8's 128, set between levels, where inverting changes nothing
 _ATTEMPTS = 10  # of RandomResizedCrop to fit a box into the image
+_CONTRAST, _SATURATION, _HUE = 1, 2, 3  # jitter operations, as in `Augment.jitter`; brightness is 0
 _BOXES, _LOOK = 0, 1  # separate draws, so that one is not spent when only the other is needed
 
 
@@ -44,9 +45,9 @@ class Boxes(NamedTuple):
 class Look(NamedTuple):
     """Everything drawn for one view but its box.
 
-    `flip`, `gray`, `solarize` [B] bool; `factors` [B, 4] float32 of brightness, contrast, saturation and hue (a
-    shift in turns), (1, 1, 1, 0) where jitter was not drawn; `order` [B, 4] int64: the k-th of these operations
-    to be applied; `sigma` [B] float32 of the blur in pixels, 0 for none.
+    `flip`, `gray`, `solarize` [B] bool; `factors` [B, 4] float32 of brightness, contrast, saturation and hue
+    (in turns), 1, 1, 1, 0 where jitter was not drawn; `order` [B, 4] int64, which of these four comes first,
+    second, ...; `sigma` [B] float32 of the blur in pixels, 0 for none.
     """
 
     flip: Tensor
@@ -64,7 +65,7 @@ def draw_boxes(view: Augment, key: Tensor, slot: int, height: int | Tensor, widt
     box with an allowed ratio.
     """
     # Doubles, so that no device or batch split can round a side to another pixel.
-    draws = uniform(hash64(key, _BOXES, slot), 2 * _ATTEMPTS + 2).double().t().contiguous()
+    draws = uniform(hash64(_BOXES, slot, key), 2 * _ATTEMPTS + 2).double().t().contiguous()
     height, width = (torch.as_tensor(side, device=key.device).expand_as(key) for side in (height, width))
     low, high = (math.log(ratio) for ratio in view.ratio)
     area = height * width * (view.scale[0] + (view.scale[1] - view.scale[0]) * draws[:_ATTEMPTS])
@@ -84,7 +85,7 @@ def draw_boxes(view: Augment, key: Tensor, slot: int, height: int | Tensor, widt
 
 def draw_look(view: Augment, key: Tensor, slot: int) -> Look:
     """Draw flip, jitter, grey, blur and solarize of view `slot` for images with keys [B]."""
-    draws = uniform(hash64(key, _LOOK, slot), 14)
+    draws = uniform(hash64(_LOOK, slot, key), 14)
     chance, amount, order = draws[:, :5], draws[:, 5:10], draws[:, 10:]
     probability = (view.flip, view.jitter_p, view.gray_p, view.blur_p, view.solarize_p)
     flip, jitter, gray, blur, solarize = (chance < chance.new_tensor(probability)).unbind(1)
@@ -106,18 +107,18 @@ def to_planes(images: Tensor) -> Tensor:
 def resize_crops(planes: Tensor, boxes: Boxes, view: Augment, flip: Tensor | None = None) -> Tensor:
     """Crop, resize with antialias and flip in one product per axis: [C, B, H, W] -> [C, B, size, size].
 
-    Equals torchvision's float resize with antialias, clamped to [0, 1] (bicubic overshoots). Meant for sources
-    of at most 64 pixels: the table of matrices grows with the cube of the side.
+    Equals torchvision's float resize with antialias, clamped to [0, 1] (bicubic overshoots). Meant for
+    sources of at most 64 pixels: the table of matrices grows with the cube of the side.
     """
     rows = _resize_matrices(boxes.top, boxes.height, planes.shape[-2], view)
     columns = _resize_matrices(boxes.left, boxes.width, planes.shape[-1], view, flip)
-    return (rows @ planes @ columns.mT).clamp_(0, 1)
+    return _transform_axes(planes, rows, columns).clamp_(0, 1)
 
 
 def resize_each(images: Iterable[Tensor], boxes: Boxes, view: Augment) -> Tensor:
-    """Crop and resize with antialias, image by image: uint8 [C, H, W] of any sizes -> uint8 [B, C, size, size].
+    """Crop and resize with antialias, image by image, in uint8: [C, H, W] of any sizes -> [B, C, size, size].
 
-    A batch of grey and colour images becomes colour.
+    Where some images are grey and some are not, all become colour.
     """
     mode, size = InterpolationMode(view.interpolation), [view.size, view.size]
     crops = [
@@ -129,24 +130,19 @@ def resize_each(images: Iterable[Tensor], boxes: Boxes, view: Augment) -> Tensor
 
 
 def apply_look(planes: Tensor, look: Look, view: Augment) -> Tensor:
-    """Colour jitter, grey, blur and solarize, in this order; changes `planes` [C, B, S, S] in place.
+    """Colour jitter, grey, blur and solarize, in this order; `planes` [C, B, S, S] may be changed in place.
 
-    Jitter is torchvision's ColorJitter with its random order. Operations on one side of the hue shift are one
-    affine map, so they clamp to [0, 1] together and not one by one.
+    Jitter is torchvision's ColorJitter, every image in its own order of operations.
     """
-    factors = look.factors[:, :3]
-    if len(planes) == 3 and view.jitter_p > 0 and view.jitter[3] > 0:
-        position = look.order.argsort(1)
-        before_hue = position[:, :3] < position[:, 3:]
-        _scale_colours(planes, torch.where(before_hue, factors, 1.0))
-        _shift_hue(planes, look.factors[:, 3])
-        factors = torch.where(before_hue, 1.0, factors)
-    brightness, contrast, saturation = factors.unbind(1)
-    _scale_colours(planes, torch.stack([brightness, contrast, saturation * ~look.gray], 1))
+    if view.jitter_p > 0:
+        for operation in look.order.unbind(1):
+            planes = _jitter(planes, operation, look.factors)
+    if view.gray_p > 0:
+        planes = torch.where(_per_image(look.gray), _luma(planes), planes)
     if view.blur_p > 0:
         blurred = look.sigma.nonzero().squeeze(1)
         matrices = _blur_matrices(look.sigma[blurred], planes.shape[-1])
-        planes[:, blurred] = matrices @ planes[:, blurred] @ matrices.mT
+        planes[:, blurred] = _transform_axes(planes.index_select(1, blurred), matrices, matrices)
     if view.solarize_p > 0:
         inverted = _per_image(look.solarize) & (planes >= _SOLARIZE_THRESHOLD)
         planes = torch.where(inverted, 1 - planes, planes)
@@ -159,7 +155,7 @@ def flip_some(planes: Tensor, flip: Tensor) -> Tensor:
 
 
 def normalize(images: Tensor) -> Tensor:
-    """Standardise with ImageNet's channel statistics: floats [..., 1 or 3, H, W] in [0, 1] -> [..., 3, H, W]."""
+    """Standardise by ImageNet's channel statistics: [..., 1 or 3, H, W] in [0, 1] -> [..., 3, H, W]."""
     mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (images - mean).div_(std)
 
@@ -168,8 +164,8 @@ def adapt(spec: ViewSpec, image_size: int, *, grey: bool, flip: bool) -> ViewSpe
     """Scale a recipe's views to `image_size` pixels.
 
     Global crops take this size, local crops keep their share of it (a multiple of 4, at least 8). Up to 64
-    pixels nothing is blurred; grey images get no saturation, hue or grey operation; `flip=False` is for images
-    that mean something else when mirrored, such as digits.
+    pixels nothing is blurred; `grey` images get no saturation, hue or grey operation; `flip=False` is for
+    images that mean something else when mirrored, such as digits.
     """
     ratio = image_size / spec.global_views[0].size
 
@@ -192,6 +188,24 @@ def adapt(spec: ViewSpec, image_size: int, *, grey: bool, flip: bool) -> ViewSpe
 
 def _per_image(values: Tensor) -> Tensor:
     return values[:, None, None]
+
+
+def _transform_axes(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """rows @ planes @ columns^T: [C, B, H, W], [B, S, H], [B, T, W] -> [C, B, S, T].
+
+    Matrix kernels round differently by layout and alignment, so that both must be the same for an image in any
+    batch: all operands are copied out (a broadcast over one image would not be), on 64-byte boundaries.
+    """
+    channels, (height, width) = len(planes), (rows.shape[1], columns.shape[1])
+    rows, columns = _aligned(rows).repeat(channels, 1, 1), _aligned(columns).mT.repeat(channels, 1, 1)
+    result = rows.bmm(_aligned(planes).flatten(0, 1)).bmm(columns)[:, :height, :width]
+    return result.reshape(channels, -1, height, width)
+
+
+def _aligned(matrices: Tensor) -> Tensor:
+    """Pad with zeros to sides that are multiples of 4, so that every matrix starts at a multiple of 16 floats."""
+    below, right = -matrices.shape[-2] % 4, -matrices.shape[-1] % 4
+    return F.pad(matrices, (0, right, 0, below)) if below or right else matrices
 
 
 def _resize_matrices(
@@ -227,24 +241,28 @@ def _luma(planes: Tensor) -> Tensor:
     return red.add_(green).add_(blue)
 
 
-def _scale_colours(planes: Tensor, factors: Tensor) -> None:
-    """Brightness b, contrast c and saturation s [B, 3] in place: b c (s x + (1 - s) luma) + b (1 - c) mean luma.
+def _jitter(planes: Tensor, operation: Tensor, factors: Tensor) -> Tensor:
+    """Apply to each image its `operation` [B] of `factors` [B, 4], in place.
 
-    They commute but for clamping, because saturation keeps the luma.
+    All but hue blend the image x with black, its mean luma or its luma: f x + (1 - f) other, clamped.
     """
-    brightness, contrast, saturation = factors.unbind(1)
+    factor = torch.where(operation == _HUE, 1.0, factors.gather(1, operation[:, None])[:, 0])
+    to_mean, to_luma = (1 - factor) * (operation == _CONTRAST), (1 - factor) * (operation == _SATURATION)
     luma = _luma(planes)
     mean = luma.mean(-1).mean(-1)  # in two steps: torch would split one long sum by the number of images
-    gain, shift = brightness * contrast, brightness * (1 - contrast) * mean
-    offset = (luma * _per_image(gain * (1 - saturation))).add_(_per_image(shift))
-    planes.mul_(_per_image(gain * saturation)).add_(offset).clamp_(0, 1)
+    other = (luma * _per_image(to_luma)).add_(_per_image(to_mean * mean))
+    planes.mul_(_per_image(factor)).add_(other).clamp_(0, 1)
+    turned = ((operation == _HUE) & (factors[:, _HUE] != 0)).nonzero().squeeze(1)
+    if len(planes) == 3 and len(turned):
+        planes[:, turned] = _shift_hue(planes[:, turned], factors[turned, _HUE])
+    return planes
 
 
-def _shift_hue(planes: Tensor, turns: Tensor) -> None:
+def _shift_hue(planes: Tensor, turns: Tensor) -> Tensor:
     """Rotate the hue by `turns` [B] in place, value and saturation kept: the HSV hexcone (Smith 1978).
 
-    A hue h in sixths of a turn has red = value - chroma + chroma * clamp(|h - 3| - 1, 0, 1), and likewise green and
-    blue around 2 and 4; everything is scaled by chroma, which spares divisions and grey pixels a special case.
+    For a hue of h sixths red is bottom + chroma * clamp(|h - 3| - 1, 0, 1), green and blue are
+    bottom + chroma * clamp(2 - |h - 2 or 4|, 0, 1). With h times chroma, grey pixels are no special case.
     """
     red, green, blue = planes.unbind()
     top, bottom = torch.maximum(red, green).maximum(blue), torch.minimum(red, green).minimum(blue)
@@ -257,15 +275,17 @@ def _shift_hue(planes: Tensor, turns: Tensor) -> None:
     crest = chroma.mul(2).add_(bottom)
     torch.clamp(crest - (hue - 2 * chroma).abs_(), bottom, top, out=green)
     torch.clamp(crest - (hue - 4 * chroma).abs_(), bottom, top, out=blue)
+    return planes
 
 
 def _blur_matrices(sigma: Tensor, size: int) -> Tensor:
-    """[N, size, size]: Gaussian weights of up to size - 1 neighbours on each side, mirrored at the borders."""
-    column = torch.arange(size, dtype=sigma.dtype, device=sigma.device)
-    row, last = column[:, None], size - 1
-    mirrored = torch.stack([(row - column).abs(), row + column, 2 * last - row - column])
-    mirrored[1, :, 0] = mirrored[2, :, last] = torch.inf  # the border itself has no mirror image
-    mirrored[mirrored > last] = torch.inf
-    direct, low, high = (mirrored.square() / (-2 * sigma.square().view(-1, 1, 1, 1))).exp_().unbind(1)
-    weights = direct + low + high
-    return weights.div_(weights.sum(-1, keepdim=True))
+    """[N, size, size]: Gaussian weights of up to size - 1 neighbours per side, the border reflected."""
+    distance = torch.arange(size, device=sigma.device)
+    taps = (distance.square() * (-0.5 / sigma.square())[:, None]).exp_()
+    taps /= 2 * taps.sum(1, keepdim=True) - taps[:, :1]
+    both_sides = torch.cat([taps.flip(1), taps[:, 1:]], 1)
+    weights = both_sides.unfold(1, size, 1).flip(1)  # row i, column j: the tap at |i - j|
+    reflected = F.pad(taps, (0, size - 1)).unfold(1, size, 1)  # the tap at i + j
+    weights[..., 1:] += reflected[..., 1:]
+    weights[..., :-1] += reflected.flip(1, 2)[..., :-1]
+    return weights

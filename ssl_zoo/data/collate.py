@@ -21,7 +21,7 @@ from ssl_zoo.data.augment import (
     to_planes,
 )
 from ssl_zoo.draws import hash64
-from ssl_zoo.method import Augment, ViewSpec, Views
+from ssl_zoo.method import Augment, Views, ViewSpec
 
 
 class Crops(NamedTuple):
@@ -46,7 +46,7 @@ class MultiCropCollate:
         self._views: list[Augment] = [*view_spec.global_views, *local]
 
     def __call__(self, samples: Sequence[Any]) -> Views:
-        """Views of samples `(image, label, ...)` or bare images, which may differ in size; the rest is dropped.
+        """Views of samples `(image, label, ...)` or bare images of any sizes; all but the image is dropped.
 
         Keys come from torch's default generator, which a DataLoader seeds in each worker; `index` is -1.
         """
@@ -65,7 +65,7 @@ class MultiCropCollate:
         return self._augment(_checked(images), self.key(index, epoch).to(images.device), index)
 
     def cut(self, images: Tensor | Sequence[Tensor | Image], key: Tensor) -> Crops:
-        """Crop and resize to uint8: a batch [B, C, H, W], or PIL images and tensors [C, H, W] of any sizes."""
+        """Crop and resize to uint8: one tensor [B, C, H, W], or PIL images and [C, H, W] of any sizes."""
         pixels = _checked(images) if isinstance(images, Tensor) else [_pixels(image) for image in images]
         crops = []
         if isinstance(pixels, Tensor) and _fits_table(pixels):
@@ -79,7 +79,7 @@ class MultiCropCollate:
         return Crops(*self._by_size(crops))
 
     def finish(self, crops: Crops, key: Tensor, index: Tensor) -> Views:
-        """Flip, colour, blur, solarize and normalise the crops that `cut` made for `key` [B], on their device."""
+        """Flip, colour, blur, solarize and normalise what `cut` made for `key` [B], on the crops' device."""
         key, index = key.to(crops.global_crops.device), index.to(crops.global_crops.device)
         cut = [*crops.global_crops, *([] if crops.local_crops is None else crops.local_crops)]
         views = []
@@ -102,10 +102,8 @@ class MultiCropCollate:
     def _boxes(self, images: Tensor | list[Tensor], key: Tensor) -> list[Boxes]:
         if len(images) != len(key):
             raise ValueError(f"{len(images)} images with {len(key)} indices or keys; give one for each image")
-        if isinstance(images, Tensor):
-            height, width = images.shape[-2:]
-        else:
-            height, width = torch.tensor([image.shape[-2:] for image in images], device=key.device).unbind(1)
+        shapes = [images[0].shape] * len(images) if isinstance(images, Tensor) else [i.shape for i in images]
+        height, width = torch.tensor([shape[-2:] for shape in shapes], device=key.device).unbind(1)
         return [draw_boxes(view, key, slot, height, width) for slot, view in enumerate(self._views)]
 
     def _by_size(self, crops: list[Tensor]) -> tuple[Tensor, Tensor | None]:

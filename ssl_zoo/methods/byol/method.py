@@ -61,10 +61,13 @@ class BYOL(Method):
         predictions = each_view(
             nn.Sequential(self.online, self.predictor), views.global_crops, views.local_crops
         )
-        return StepOutput(byol_loss(predictions, targets), {})
+        return StepOutput(byol_loss(predictions, targets), {"momentum": torch.tensor(self.momentum(step))})
 
     def on_step_end(self, outputs: Sequence[StepOutput], step: Step) -> None:
-        self.target.update(self.online, cosine(step.progress, self.config.target_momentum, 1.0))
+        self.target.update(self.online, self.momentum(step))
+
+    def momentum(self, step: Step) -> float:
+        return cosine(step.progress, self.config.target_momentum, 1.0)
 
 
 def byol_loss(predictions: Tensor, targets: Tensor) -> Tensor:

@@ -88,7 +88,15 @@ class DINO(Method):
             teacher = self.teacher.module.by_resolution(views.global_crops)
         student = self.student.by_resolution(views.global_crops, views.local_crops)
         loss = self.loss(student, teacher, temperature)
-        return StepOutput(loss, {}, carry=teacher)
+        entropy = torch.special.entr(self.loss.teacher_distribution(teacher, temperature)).sum(-1).mean()
+        metrics = {
+            "teacher_entropy": entropy,
+            "kl": loss.detach() - entropy,
+            "center_norm": self.loss.center.norm(),
+            "teacher_temperature": torch.tensor(temperature),
+            "momentum": torch.tensor(self.momentum(step)),
+        }
+        return StepOutput(loss, metrics, carry=teacher)
 
     def on_grads_ready(self, step: Step) -> None:
         if step.progress < self.config.freeze_last_layer_fraction:
@@ -97,4 +105,7 @@ class DINO(Method):
 
     def on_step_end(self, outputs: Sequence[StepOutput], step: Step) -> None:
         self.loss.update_center(torch.cat([output.carry for output in outputs], dim=1))
-        self.teacher.update(self.student, cosine(step.progress, self.config.teacher_momentum, 1.0))
+        self.teacher.update(self.student, self.momentum(step))
+
+    def momentum(self, step: Step) -> float:
+        return cosine(step.progress, self.config.teacher_momentum, 1.0)

@@ -11,7 +11,14 @@ from torch.nn import functional as F
 
 from ssl_zoo.ema import EMA
 from ssl_zoo.method import Augment, Method, MethodConfig, Step, StepOutput, Views, ViewSpec
-from ssl_zoo.nets import Backbone, Branch, cross_view_pairs, each_view, group_batch_norms
+from ssl_zoo.nets import (
+    Backbone,
+    Branch,
+    cross_view_pairs,
+    each_view,
+    group_batch_norms,
+    groups_of_two_or_more,
+)
 from ssl_zoo.optim import Fraction, OptimConfig
 from ssl_zoo.registry import register_method
 
@@ -73,7 +80,8 @@ class MoCo(Method):
             contrastive_loss(queries[j], keys[i], self.queue, self.config.temperature)
             for i, j in cross_view_pairs(len(keys), len(queries))
         ]
-        return StepOutput(torch.stack(losses).mean(), {}, carry=keys)
+        metrics = {"momentum": torch.tensor(self.config.key_momentum)}
+        return StepOutput(torch.stack(losses).mean(), metrics, carry=keys)
 
     def on_step_end(self, outputs: Sequence[StepOutput], step: Step) -> None:
         self.enqueue(torch.cat([output.carry.flatten(0, 1) for output in outputs]))
@@ -89,7 +97,11 @@ class MoCo(Method):
 
 
 def deal(batch: int, groups: int, device: torch.device) -> Tensor:
-    """Order [batch] that puts positions equal modulo `groups` side by side, as cards are dealt to players."""
+    """Order [batch] that puts positions equal modulo `groups` side by side, as cards are dealt to players.
+
+    Small batches have as many groups as their batch norms.
+    """
+    groups = groups_of_two_or_more(batch, groups)
     return (torch.arange(batch, device=device) % groups).argsort(stable=True)
 
 

@@ -1,0 +1,104 @@
+"""Exact nearest neighbours by inner product: faiss where installed, torch elsewhere, with equal results."""
+
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+_CHUNK_SCORES = 2**24  # scores that torch holds at once: 64 MiB
+_FAISS_ROWS = 4096  # faiss holds a block of scores only, and is six times slower below some 400 queries
+
+
+def search(queries: Tensor, bank: Tensor, k: int, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
+    """The `k` rows of `bank` [N, D] with the largest inner product with each of `queries` [M, D].
+
+    Returns scores [M, k] float32, largest first, and indices [M, k] int64; equal scores come in the order of
+    their index, also across the border at k. `backend`: "faiss" (CPU), "torch" or "auto". The backends
+    agree up to float32 rounding: two rows whose true scores differ by less than that may swap places.
+    Raises ValueError for k outside 1..N, features of other shapes or an unknown backend, FloatingPointError
+    for features that are not finite.
+    """
+    if backend not in ("auto", "faiss", "torch"):
+        raise ValueError(f"unknown search backend {backend!r}; allowed: auto, faiss, torch")
+    check_features(queries, bank)
+    if queries.shape[1] != bank.shape[1]:
+        raise ValueError(
+            f"queries are {queries.shape[1]} numbers wide, the bank {bank.shape[1]}; use one encoder"
+        )
+    if not 1 <= k <= len(bank):
+        raise ValueError(f"k={k} neighbours from a bank of {len(bank)} rows; give a k from 1 to {len(bank)}")
+    queries, bank = queries.detach().float(), bank.detach().float()
+
+    use_faiss = backend == "faiss" or (backend == "auto" and queries.device.type == "cpu" and _has_faiss())
+    nearest = _faiss(bank) if use_faiss else _torch(bank)
+    chunks = torch.split(queries, _FAISS_ROWS if use_faiss else _torch_rows(bank))
+    scores, indices = zip(*(_ordered(chunk, bank, k, nearest) for chunk in chunks), strict=True)
+    return torch.cat(scores), torch.cat(indices)
+
+
+def check_features(*features: Tensor) -> None:
+    """Raise ValueError unless each of `features` is [N, D], FloatingPointError unless it is finite."""
+    for x in features:
+        if x.ndim != 2:
+            raise ValueError(f"features are {list(x.shape)}; give one row per image, [N, D]")
+        broken = int((~x.isfinite().all(1)).sum())
+        if broken:
+            raise FloatingPointError(
+                f"{broken} of {len(x)} features hold NaN or infinity: the encoder diverged; lower optim.lr"
+            )
+
+
+_Nearest = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+
+
+def _has_faiss() -> bool:
+    # on macOS the OpenMP runtimes of faiss and torch clash and crash the process
+    return sys.platform != "darwin" and find_spec("faiss") is not None
+
+
+def _faiss(bank: Tensor) -> _Nearest:
+    import faiss
+
+    index = faiss.IndexFlatIP(bank.shape[1])
+    index.add(bank.contiguous().numpy())
+
+    def nearest(queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        scores, indices = index.search(queries.contiguous().numpy(), k)
+        return torch.from_numpy(scores), torch.from_numpy(indices)
+
+    return nearest
+
+
+def _torch(bank: Tensor) -> _Nearest:
+    def nearest(queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        scores, indices = (queries @ bank.T).topk(k)
+        return scores, indices
+
+    return nearest
+
+
+def _torch_rows(bank: Tensor) -> int:
+    return max(32, _CHUNK_SCORES // len(bank))
+
+
+def _ordered(queries: Tensor, bank: Tensor, k: int, nearest: _Nearest) -> tuple[Tensor, Tensor]:
+    # libraries return ties in any order; one neighbour more than asked for shows a tie across the border
+    scores, indices = nearest(queries, min(k + 1, len(bank)))
+    order = _rank(scores, indices).argsort(dim=1, descending=True)
+    scores, indices = scores.gather(1, order), indices.gather(1, order)
+    if k < len(bank):
+        tied = scores[:, k - 1] == scores[:, k]
+        scores, indices = scores[:, :k], indices[:, :k]
+        for rows in torch.split(tied.nonzero().squeeze(1), _torch_rows(bank)):
+            every = queries[rows] @ bank.T
+            first = _rank(every, torch.arange(len(bank), device=bank.device)).topk(k).indices
+            scores[rows], indices[rows] = every.gather(1, first), first
+    return scores, indices
+
+
+def _rank(scores: Tensor, indices: Tensor) -> Tensor:
+    """Unique int64 keys that sort as (score, -index): float32 bits are ordered once negatives are flipped."""
+    bits = (scores + 0.0).view(torch.int32)  # adding zero turns -0 into 0
+    return ((bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() << 32) - indices
