@@ -8,6 +8,11 @@ import torch
 torch.set_num_threads(1)  # tensors are small: more threads would wait for each other
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty data folder; the cache lies beside it and SSL_ZOO_DATA is not set."""

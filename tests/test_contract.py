@@ -52,7 +52,7 @@ def test_method_keeps_the_contract_on_a_vit_with_three_global_and_two_local_crop
 
 
 @pytest.mark.parametrize(("name", "optimizer"), [("dino", "sgd"), ("swav", "lars")])
-def test_method_that_freezes_layers_keeps_the_contract_with_other_optimizers(name: str, optimizer: str) -> None:
+def test_freezing_method_keeps_the_contract_with_other_optimizers(name: str, optimizer: str) -> None:
     optim = OptimConfig(name=optimizer, lr=0.1, clip=1.0, clip_mode="global")
     assert check_method(method_class(name), optim=optim) == CHECKS
 

@@ -176,16 +176,15 @@ def test_any_batch_split_gives_the_same_bits(channels, height, width, size):
 
 def test_draws_differ_between_views_epochs_seeds_and_images():
     images, index = natural_images()[:1].expand(4, -1, -1, -1), torch.arange(4)
-    batches = [
-        MultiCropCollate(SPEC, seed).batch(images, index, epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0))
-    ]
-    globals_ = torch.cat([views.global_crops for views in batches]).flatten(0, 1)
-    locals_ = torch.cat([views.local_crops for views in batches]).flatten(0, 1)
-    assert len(globals_.unique(dim=0)) == 3 * 2 * 4
-    assert len(locals_.unique(dim=0)) == 3 * 3 * 4
+    seeds_and_epochs = ((0, 0), (0, 1), (1, 0))
+    batches = [MultiCropCollate(SPEC, seed).batch(images, index, epoch) for seed, epoch in seeds_and_epochs]
+    global_crops = torch.cat([views.global_crops for views in batches]).flatten(0, 1)
+    local_crops = torch.cat([views.local_crops for views in batches]).flatten(0, 1)
+    assert len(global_crops.unique(dim=0)) == 3 * 2 * 4
+    assert len(local_crops.unique(dim=0)) == 3 * 3 * 4
 
 
-def test_shapes_and_memory_of_views():
+def test_shapes_and_types_under_autocast_too():
     views = MultiCropCollate(SPEC, seed=3).batch(textures(1, 1, 29, 33), torch.tensor([7]), 5)
     assert views.global_crops.shape == (2, 1, 3, 32, 32)
     assert views.local_crops.shape == (3, 1, 3, 16, 16)
@@ -193,10 +192,9 @@ def test_shapes_and_memory_of_views():
     assert views.global_crops.is_contiguous()
     assert views.index.tolist() == [7]
     assert torch.equal(views.key, hash64(3, 5, torch.tensor([7])))
-    assert (
-        MultiCropCollate(ViewSpec((PLAIN,))).batch(textures(1, 1, 9, 9), torch.tensor([7]), 0).local_crops
-        is None
-    )
+    with torch.autocast("cpu"):
+        again = MultiCropCollate(SPEC, seed=3).batch(textures(1, 1, 29, 33), torch.tensor([7]), 5)
+    assert torch.equal(views.global_crops, again.global_crops)
 
 
 def test_grey_images_give_three_equal_channels():
@@ -217,6 +215,7 @@ def test_cut_and_finish_equal_batch_up_to_rounding():
     assert levels(views.global_crops - expected.global_crops).max() < 0.51
     assert torch.equal(views.index, index)
     assert torch.equal(views.key, key)
+    assert views.local_crops is None
 
 
 def test_photos_of_one_tensor_are_cut_one_by_one():
@@ -288,6 +287,7 @@ def test_adapt_scales_a_recipe():
     [
         (lambda c: c.batch(torch.zeros(2, 3, 8, 8), torch.arange(2), 0), TypeError, "torch.float32"),
         (lambda c: c.batch(textures(2, 3, 8, 8)[:, :2], torch.arange(2), 0), TypeError, r"\[2, 2, 8, 8\]"),
+        (lambda c: c.batch(textures(2, 3, 8, 8)[0], torch.arange(2), 0), TypeError, r"\[3, 8, 8\]"),
         (lambda c: c.batch(textures(2, 3, 8, 8), torch.arange(3), 0), ValueError, "2 images with 3"),
         (lambda c: c.cut(photos(), keys(3)), ValueError, "2 images with 3"),
         (lambda c: c([({"image": 0}, 1)]), TypeError, "dict"),

@@ -72,7 +72,7 @@ class DataConfig(Section):
 
 class EvaluationConfig(Section):
     knn_k: tuple[Count, ...] = (1, 5, 10, 20, 100, 200)
-    knn_temperature: Annotated[float, Field(gt=0)] = 0.07
+    knn_temperature: Annotated[float, Field(ge=0.002)] = 0.07
     primary_metric: Literal["knn_top1", "linear_top1", "map_at_r"] = "knn_top1"
 
 

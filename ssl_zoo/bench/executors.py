@@ -18,9 +18,9 @@ Executor = Callable[[Cell, Path, Emit], str]
 def local(cell: Cell, folder: Path, emit: Emit) -> str:
     """Run the cell by `ssl-zoo run-cell` in a process of its own; its log goes to `log.txt`."""
     command = [sys.executable, "-m", "ssl_zoo.cli", "run-cell", str(folder / "cell.json"), "--attached"]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(cell.threads)}
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(cell.threads))
     with (folder / "log.txt").open("ab") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **threads})
         assert process.stdout is not None
         try:
             status = _follow(process.stdout, emit)

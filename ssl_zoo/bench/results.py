@@ -11,13 +11,22 @@ from ssl_zoo.evaluation.collapse import collapse_verdict
 
 _LONG_HORIZON = 0.2  # of the run; a teacher that averages over more still remembers its random start
 
-FIELDS = (
-    *("label", "method", "dataset", "backbone", "seed", "status", "images_seen", "views_seen", "steps"),
-    *("batch_size", "train_flops", "train_seconds", "images_per_second", "peak_memory_bytes", "precision"),
-    *("threads", "device", "knn_top1", "knn_top5", "knn_by_k", "knn_k", "knn_temperature", "linear_top1"),
-    *("linear_top5", "linear_balanced_accuracy", "map_at_r", "rankme", "feature_std", "collapse_verdict"),
-    *("collapse_cause", "final_loss", "encoder", "config_hash", "error"),
+_WHAT = ("label", "method", "dataset", "backbone", "seed", "status")
+_COST = (
+    "images_seen",
+    "views_seen",
+    "steps",
+    "batch_size",
+    "train_flops",
+    "train_seconds",
+    "images_per_second",
 )
+_WHERE = ("peak_memory_bytes", "precision", "threads", "device")
+_KNN = ("knn_top1", "knn_top5", "knn_by_k", "knn_k", "knn_temperature")
+_LINEAR = ("linear_top1", "linear_top5", "linear_balanced_accuracy", "linear_c", "linear_converged")
+_OTHER = ("map_at_r", "rankme", "feature_std", "collapse_verdict", "collapse_cause")
+_REST = ("final_loss", "encoder", "config_hash", "error")
+FIELDS = (*_WHAT, *_COST, *_WHERE, *_KNN, *_LINEAR, *_OTHER, *_REST)
 
 
 class Results:

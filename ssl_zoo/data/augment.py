@@ -22,15 +22,13 @@ from ssl_zoo.method import Augment, ViewSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-SMALL = (
-    64  # pixels; up to here every possible crop has its resize matrix in a table, and views are not blurred
-)
+SMALL = 64  # pixels: up to here all resize matrices of a source are in a table, and views are not blurred
 
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, rounded as torchvision does
 _SOLARIZE_THRESHOLD = 127.5 / 255  # uint8's 128, set between levels, where inverting changes nothing
 _ATTEMPTS = 10  # of RandomResizedCrop to fit a box into the image
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3  # jitter operations, as in `Augment.jitter`; brightness is 0
-_BOXES, _LOOK = 0, 1  # separate draws, so that one is not spent when only the other is needed
+_BOXES, _LOOK = 0, 1  # hashed with the key, so that methods may draw from the key itself
 
 
 class Boxes(NamedTuple):
@@ -104,6 +102,11 @@ def to_planes(images: Tensor) -> Tensor:
     return images.transpose(0, 1).contiguous() / 255
 
 
+def from_planes(planes: Tensor) -> Tensor:
+    """Planes [C, B, H, W] in [0, 1] -> uint8 [B, C, H, W], rounded; changes `planes`."""
+    return planes.mul_(255).round_().byte().transpose(0, 1)
+
+
 def resize_crops(planes: Tensor, boxes: Boxes, view: Augment, flip: Tensor | None = None) -> Tensor:
     """Crop, resize with antialias and flip in one product per axis: [C, B, H, W] -> [C, B, size, size].
 
@@ -134,9 +137,11 @@ def apply_look(planes: Tensor, look: Look, view: Augment) -> Tensor:
 
     Jitter is torchvision's ColorJitter, every image in its own order of operations.
     """
-    if view.jitter_p > 0:
-        for operation in look.order.unbind(1):
-            planes = _jitter(planes, operation, look.factors)
+    for operation in look.order.unbind(1) if view.jitter_p > 0 else ():
+        _blend(planes, operation, look.factors)
+        if view.jitter[_HUE] > 0 and len(planes) == 3:
+            turned = ((operation == _HUE) & (look.factors[:, _HUE] != 0)).nonzero().squeeze(1)
+            planes[:, turned] = _shift_hue(planes.index_select(1, turned), look.factors[turned, _HUE])
     if view.gray_p > 0:
         planes = torch.where(_per_image(look.gray), _luma(planes), planes)
     if view.blur_p > 0:
@@ -193,17 +198,18 @@ def _per_image(values: Tensor) -> Tensor:
 def _transform_axes(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """rows @ planes @ columns^T: [C, B, H, W], [B, S, H], [B, T, W] -> [C, B, S, T].
 
-    Matrix kernels round differently by layout and alignment, so that both must be the same for an image in any
+    Matrix kernels round differently by layout and alignment, so both must be the same for an image in any
     batch: all operands are copied out (a broadcast over one image would not be), on 64-byte boundaries.
     """
     channels, (height, width) = len(planes), (rows.shape[1], columns.shape[1])
     rows, columns = _aligned(rows).repeat(channels, 1, 1), _aligned(columns).mT.repeat(channels, 1, 1)
-    result = rows.bmm(_aligned(planes).flatten(0, 1)).bmm(columns)[:, :height, :width]
+    with torch.autocast(planes.device.type, enabled=False):
+        result = rows.bmm(_aligned(planes).flatten(0, 1)).bmm(columns)[:, :height, :width]
     return result.reshape(channels, -1, height, width)
 
 
 def _aligned(matrices: Tensor) -> Tensor:
-    """Pad with zeros to sides that are multiples of 4, so that every matrix starts at a multiple of 16 floats."""
+    """Zero-pad both sides to multiples of 4: every matrix of a batch starts at a multiple of 16 floats."""
     below, right = -matrices.shape[-2] % 4, -matrices.shape[-1] % 4
     return F.pad(matrices, (0, right, 0, below)) if below or right else matrices
 
@@ -213,9 +219,8 @@ def _resize_matrices(
 ) -> Tensor:
     """[B, size, length]: weights that cut `crop` pixels at `start`, resize and mirror them."""
     table = _resize_table(length, view.size, view.interpolation, start.device)
-    entry = (crop - 1) * (
-        2 * length + 2 - crop
-    ) // 2 + start  # shorter crops have length - crop + 1 offsets each
+    # A crop of n pixels has length - n + 1 offsets; this many of the shorter ones stand before it.
+    entry = (crop - 1) * (2 * length + 2 - crop) // 2 + start
     row = torch.arange(view.size, device=start.device)
     if flip is not None:
         row = torch.where(flip[:, None], view.size - 1 - row, row)
@@ -241,10 +246,10 @@ def _luma(planes: Tensor) -> Tensor:
     return red.add_(green).add_(blue)
 
 
-def _jitter(planes: Tensor, operation: Tensor, factors: Tensor) -> Tensor:
-    """Apply to each image its `operation` [B] of `factors` [B, 4], in place.
+def _blend(planes: Tensor, operation: Tensor, factors: Tensor) -> None:
+    """Change brightness, contrast or saturation, each image's `operation` [B], by `factors` [B, 4] in place.
 
-    All but hue blend the image x with black, its mean luma or its luma: f x + (1 - f) other, clamped.
+    They blend the image x with black, its mean luma or its luma: f x + (1 - f) other, clamped. Hue is left.
     """
     factor = torch.where(operation == _HUE, 1.0, factors.gather(1, operation[:, None])[:, 0])
     to_mean, to_luma = (1 - factor) * (operation == _CONTRAST), (1 - factor) * (operation == _SATURATION)
@@ -252,10 +257,6 @@ def _jitter(planes: Tensor, operation: Tensor, factors: Tensor) -> Tensor:
     mean = luma.mean(-1).mean(-1)  # in two steps: torch would split one long sum by the number of images
     other = (luma * _per_image(to_luma)).add_(_per_image(to_mean * mean))
     planes.mul_(_per_image(factor)).add_(other).clamp_(0, 1)
-    turned = ((operation == _HUE) & (factors[:, _HUE] != 0)).nonzero().squeeze(1)
-    if len(planes) == 3 and len(turned):
-        planes[:, turned] = _shift_hue(planes[:, turned], factors[turned, _HUE])
-    return planes
 
 
 def _shift_hue(planes: Tensor, turns: Tensor) -> Tensor:

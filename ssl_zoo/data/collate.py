@@ -1,6 +1,6 @@
 """MultiCropCollate: from images to the views of a batch, the same for every method."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,10 +11,12 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from ssl_zoo.data.augment import (
     SMALL,
     Boxes,
+    Look,
     apply_look,
     draw_boxes,
     draw_look,
     flip_some,
+    from_planes,
     normalize,
     resize_crops,
     resize_each,
@@ -62,48 +64,47 @@ class MultiCropCollate:
     def batch(self, images: Tensor, index: Tensor, epoch: int | Tensor) -> Views:
         """Views of uint8 images [B, C, H, W], the data set's `index` [B], in `epoch`, one number or [B]."""
         index = index.to(images.device)
-        return self._augment(_checked(images), self.key(index, epoch).to(images.device), index)
+        return self._augment(_checked(images, 4), self.key(index, epoch), index)
 
     def cut(self, images: Tensor | Sequence[Tensor | Image], key: Tensor) -> Crops:
         """Crop and resize to uint8: one tensor [B, C, H, W], or PIL images and [C, H, W] of any sizes."""
-        pixels = _checked(images) if isinstance(images, Tensor) else [_pixels(image) for image in images]
-        crops = []
+        pixels = _checked(images, 4) if isinstance(images, Tensor) else [_pixels(image) for image in images]
+        views = list(zip(self._boxes(pixels, key.to(pixels[0].device)), self._views, strict=True))
         if isinstance(pixels, Tensor) and _fits_table(pixels):
-            planes = to_planes(pixels)
-            for view, boxes in zip(self._views, self._boxes(pixels, key), strict=True):
-                crop = resize_crops(planes, boxes, view)
-                crops.append(crop.mul_(255).round_().byte().transpose(0, 1))
+            source = to_planes(pixels)
+            crops = [from_planes(resize_crops(source, boxes, view)) for boxes, view in views]
         else:
-            for view, boxes in zip(self._views, self._boxes(pixels, key), strict=True):
-                crops.append(resize_each(pixels, boxes, view))
+            crops = [resize_each(pixels, boxes, view) for boxes, view in views]
         return Crops(*self._by_size(crops))
 
     def finish(self, crops: Crops, key: Tensor, index: Tensor) -> Views:
         """Flip, colour, blur, solarize and normalise what `cut` made for `key` [B], on the crops' device."""
         key, index = key.to(crops.global_crops.device), index.to(crops.global_crops.device)
         cut = [*crops.global_crops, *([] if crops.local_crops is None else crops.local_crops)]
-        views = []
-        for slot, (view, crop) in enumerate(zip(self._views, cut, strict=True)):
-            look = draw_look(view, key, slot)
-            planes = apply_look(flip_some(to_planes(crop), look.flip), look, view)
-            views.append(normalize(planes.transpose(0, 1)))
-        return Views(*self._by_size(views), index, key)
+        looks = self._looks(key)
+        planes = (flip_some(to_planes(crop), look.flip) for crop, look in zip(cut, looks, strict=True))
+        return self._assemble(planes, looks, key, index)
 
     def _augment(self, images: Tensor | list[Tensor], key: Tensor, index: Tensor) -> Views:
         if not (isinstance(images, Tensor) and _fits_table(images)):
             return self.finish(self.cut(images, key), key, index)
-        source, views = to_planes(images), []
-        for slot, (view, boxes) in enumerate(zip(self._views, self._boxes(images, key), strict=True)):
-            look = draw_look(view, key, slot)
-            planes = apply_look(resize_crops(source, boxes, view, look.flip), look, view)
-            views.append(normalize(planes.transpose(0, 1)))
-        return Views(*self._by_size(views), index, key)
+        source, looks = to_planes(images), self._looks(key)
+        views = zip(self._boxes(images, key), self._views, looks, strict=True)
+        planes = (resize_crops(source, boxes, view, look.flip) for boxes, view, look in views)
+        return self._assemble(planes, looks, key, index)
+
+    def _assemble(self, planes: Iterable[Tensor], looks: list[Look], key: Tensor, index: Tensor) -> Views:
+        coloured = map(apply_look, planes, looks, self._views)
+        return Views(*self._by_size([normalize(view.transpose(0, 1)) for view in coloured]), index, key)
+
+    def _looks(self, key: Tensor) -> list[Look]:
+        return [draw_look(view, key, slot) for slot, view in enumerate(self._views)]
 
     def _boxes(self, images: Tensor | list[Tensor], key: Tensor) -> list[Boxes]:
         if len(images) != len(key):
             raise ValueError(f"{len(images)} images with {len(key)} indices or keys; give one for each image")
-        shapes = [images[0].shape] * len(images) if isinstance(images, Tensor) else [i.shape for i in images]
-        height, width = torch.tensor([shape[-2:] for shape in shapes], device=key.device).unbind(1)
+        sides = [image.shape[-2:] for image in (images[:1] if isinstance(images, Tensor) else images)]
+        height, width = torch.tensor(sides, device=key.device).expand(len(key), 2).unbind(1)
         return [draw_boxes(view, key, slot, height, width) for slot, view in enumerate(self._views)]
 
     def _by_size(self, crops: list[Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -118,17 +119,17 @@ def _fits_table(images: Tensor) -> bool:
 def _pixels(image: Any) -> Tensor:
     if isinstance(image, Image):
         image = pil_to_tensor(image if image.mode == "L" else image.convert("RGB"))
-    return _checked(image)
+    return _checked(image, 3)
 
 
-def _checked(images: Any) -> Tensor:
+def _checked(images: Any, ndim: int) -> Tensor:
     if not isinstance(images, Tensor):
+        given = type(images).__name__
+        raise TypeError(f"an image is a {given}; give a PIL image or a uint8 tensor [C, H, W]")
+    if images.dtype != torch.uint8 or images.ndim != ndim or images.shape[-3] not in (1, 3):
+        wanted = "[B, C, H, W]" if ndim == 4 else "[C, H, W]"
         raise TypeError(
-            f"an image is a {type(images).__name__}; give a PIL image or a uint8 tensor [C, H, W]"
-        )
-    if images.dtype != torch.uint8 or images.ndim < 3 or images.shape[-3] not in (1, 3):
-        raise TypeError(
-            f"images are {images.dtype} of shape {list(images.shape)}; give uint8 [..., C, H, W] with 1 or 3 "
+            f"images are {images.dtype} of shape {list(images.shape)}; give uint8 {wanted} with 1 or 3 "
             "channels, from floats in [0, 1] by (255 * x).round().byte()"
         )
     return images

@@ -70,7 +70,7 @@ class DINOLoss(nn.Module):
 
     @torch.no_grad()
     def update_center(self, teacher_logits: Tensor) -> None:
-        """Move the center towards the mean of raw teacher logits [T, B, K] (eq. 4), once a step, after use."""
+        """Move the center to the mean of raw teacher logits [T, B, K] (eq. 4); once a step, after its use."""
         mean = teacher_logits.float().flatten(0, 1).mean(0, keepdim=True)
         self.center.lerp_(mean, 1 - self.center_momentum)
 

@@ -1,0 +1,77 @@
+"""Exact search: faiss, torch and brute force agree."""
+
+import sys
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from ssl_zoo.evaluation import search
+
+
+def brute_force(queries, bank, k):
+    products = queries.double() @ bank.double().T
+    rows = [sorted(range(len(bank)), key=lambda j, row=row: (-row[j], j))[:k] for row in products.tolist()]
+    return torch.tensor(rows)
+
+
+@pytest.mark.parametrize("backend", ["auto", "faiss", "torch"])
+@pytest.mark.parametrize("k", [1, 7, 150, 300])
+def test_search_orders_by_score_then_index_even_across_the_border(backend, k):
+    # products of small integers are exact in float32, and tie very often
+    queries, bank = torch.randint(-2, 3, (40, 4)).float(), torch.randint(-2, 3, (300, 4)).float()
+    scores, index = search(queries, bank, k, backend=backend)
+    expected = brute_force(queries, bank, k)
+    assert torch.equal(index, expected)
+    assert torch.equal(scores, (queries @ bank.T).gather(1, expected))
+    assert (scores.dtype, index.dtype) == (torch.float32, torch.int64)
+
+
+@pytest.mark.parametrize("backend", ["faiss", "torch"])
+def test_search_keeps_the_first_of_a_bank_of_equal_rows(backend, monkeypatch):
+    monkeypatch.setattr(sys.modules["ssl_zoo.evaluation.search"], "_CHUNK_SCORES", 1)  # 32 queries at once
+    _, index = search(torch.ones(70, 5), torch.ones(2000, 5), 10, backend=backend)
+    assert torch.equal(index, torch.arange(10).expand(70, 10))
+
+
+def test_search_backends_agree_and_do_not_depend_on_chunks(monkeypatch):
+    queries, bank = torch.randn(150, 32), torch.randn(400, 32)
+    scores, index = search(queries, bank, 20, backend="faiss")
+    for name in ("_CHUNK_SCORES", "_FAISS_ROWS"):
+        monkeypatch.setattr(sys.modules["ssl_zoo.evaluation.search"], name, 64)
+    for backend in ("faiss", "torch"):
+        other, same = search(queries, bank, 20, backend=backend)
+        assert torch.equal(index, same)
+        torch.testing.assert_close(scores, other)
+
+
+@pytest.mark.parametrize("backend", ["faiss", "torch"])
+def test_a_row_finds_itself_and_no_query_finds_nothing(backend):
+    x = F.normalize(torch.randn(200, 16))
+    scores, index = search(x, x, 1, backend=backend)
+    assert torch.equal(index.squeeze(1), torch.arange(200))
+    torch.testing.assert_close(scores.squeeze(1), torch.ones(200))
+    assert search(x[:0], x, 3, backend=backend)[1].shape == (0, 3)
+
+
+def test_search_falls_back_to_torch_where_faiss_is_missing_or_clashes(monkeypatch):
+    x = torch.randn(30, 4)
+    expected = search(x, x, 5)[1]
+    monkeypatch.setitem(sys.modules, "faiss", None)  # an import would fail
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert torch.equal(search(x, x, 5)[1], expected)
+
+
+@pytest.mark.parametrize(
+    ("queries", "bank", "options", "message"),
+    [
+        (torch.zeros(2, 3), torch.zeros(4, 3), {"k": 5}, "from 1 to 4"),
+        (torch.zeros(2, 3), torch.zeros(4, 3), {"k": 0}, "from 1 to 4"),
+        (torch.zeros(2, 3), torch.zeros(4, 2), {"k": 1}, "3 numbers wide, the bank 2"),
+        (torch.zeros(2, 3, 1), torch.zeros(4, 3), {"k": 1}, r"\[N, D\]"),
+        (torch.zeros(2, 3), torch.zeros(4, 3), {"k": 1, "backend": "fais"}, "allowed: auto, faiss, torch"),
+    ],
+)
+def test_search_refuses_what_has_no_answer(queries, bank, options, message):
+    with pytest.raises(ValueError, match=message):
+        search(queries, bank, **options)
