@@ -37,7 +37,9 @@ class SimCLR(Method):
 
     def __init__(self, backbone: Backbone, config: SimCLRConfig) -> None:
         super().__init__(backbone, config)
-        self.online = Branch(backbone, SimCLRProjectionHead(backbone.out_dim, config.hidden_dim, config.out_dim))
+        self.online = Branch(
+            backbone, SimCLRProjectionHead(backbone.out_dim, config.hidden_dim, config.out_dim)
+        )
         self.loss = NTXentLoss(config.temperature)
 
     @property
