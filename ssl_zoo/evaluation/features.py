@@ -39,7 +39,7 @@ def extract(
     *,
     image_size: int | None,
     device: torch.device | str,
-    batch_size: int = 512,
+    batch_size: int = 256,
 ) -> Tensor:
     """Features float32 [N, D], on the CPU, of un-augmented `images` uint8 [N, C, H, W].
 
