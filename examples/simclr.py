@@ -49,5 +49,6 @@ class SimCLR(Method):
     def forward(self, views: Views, step: Step) -> StepOutput:
         projected = each_view(self.online, views.global_crops).float()
         images = torch.arange(projected.shape[1], device=projected.device)
-        loss = self.loss(projected.flatten(0, 1), images.repeat(len(projected)))
+        with torch.autocast(projected.device.type, enabled=False):  # losses are summed in float32
+            loss = self.loss(projected.flatten(0, 1), images.repeat(len(projected)))
         return StepOutput(loss, {})

@@ -18,6 +18,7 @@ app = App(
         ssl-zoo bench --methods dino byol --dataset digits --out runs/first
     """,
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # main() tells what is kept
 )
 
 Several = Parameter(consume_multiple=True, negative="")

@@ -246,7 +246,7 @@ def _one_step_two_images_and_bf16_work(case: _Case) -> Iterator[str]:
         loss = case.train(method, optimizer, range(steps), steps).loss
         state = {"the loss": loss, **_state(method)}
         if loss.dtype != torch.float32:
-            yield f"the loss is {loss.dtype} in {what}; turn logits into float() before it"
+            yield f"the loss is {loss.dtype} in {what}; compute it with autocast off, from logits.float()"
         if broken := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
             yield f"{broken[:3]} are not finite after {what}"
 

@@ -146,7 +146,7 @@ def fit(
     sampler = Sampler(len(split), batch_size, seed)
     collate = MultiCropCollate(method.config.views, seed)
 
-    method.to(place, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    method.to(place).to(memory_format=torch.channels_last).train()
     optimizer = create_optimizer(method.param_groups(), method.config.optim)
     run = {
         "seed": seed,

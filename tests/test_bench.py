@@ -4,29 +4,13 @@ import csv
 import json
 import os
 import re
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
+from made_command import DIGITS, ssl_zoo_command, timeless
 from safetensors.torch import load_file
 
 import ssl_zoo
 from ssl_zoo.bench.results import FIELDS, Results
-
-SMALL = ["--set", "backbone.width=8", "run.log_every=5", "run.threads=1", "--backbone", "resnet8"]
-DIGITS = ["bench", "--dataset", "digits", "--batch-size", "64", *SMALL]
-TIMED = {"train_seconds", "images_per_second", "peak_memory_bytes", "evaluation_seconds"}
-
-
-def ssl_zoo_command(*arguments, **options):
-    command = [sys.executable, "-m", "ssl_zoo.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, **options)
-
-
-def timeless(row):
-    return {k: v for k, v in row.items() if k not in TIMED and k != "final_metrics"}
 
 
 @pytest.fixture(scope="module")
@@ -130,65 +114,6 @@ def test_bench_yaml_reproduces_the_bench(digits, tmp_path):
     assert done.returncode == 0, done.stderr
     assert not out.exists()
     assert "30 steps of 64 images" in done.stdout
-
-
-@pytest.mark.parametrize("method", ["dino", "moco"])
-def test_killed_and_started_again_ends_with_the_same_numbers(tmp_path, method):
-    command = [*DIGITS, "--methods", method, "--budget", "steps=40"]
-    command += ["--set", "run.checkpoint_seconds=0", "--executor", "local"]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert ssl_zoo_command(*command, "--out", whole).returncode == 0
-
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ssl_zoo.cli", *command, "--out", str(killed)],
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    log = killed / "cells" / f"{method}-seed0" / "metrics.jsonl"
-    deadline = time.monotonic() + 300
-    while not (log.exists() and len(log.read_text().splitlines()) >= 3):
-        assert process.poll() is None, "the bench ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (log.parent / "result.json").exists()
-    again = ssl_zoo_command(*command, "--out", killed)
-    assert again.returncode == 0, again.stderr
-
-    assert timeless(Results.load(whole).rows[1]) == timeless(Results.load(killed).rows[1])
-    cells = [folder / "cells" / f"{method}-seed0" for folder in (whole, killed)]
-    first, second = ((cell / "encoder.safetensors").read_bytes() for cell in cells)
-    assert first == second
-    first, second = (
-        [
-            {k: v for k, v in json.loads(line).items() if "second" not in k}
-            for line in (cell / "metrics.jsonl").read_text().splitlines()
-        ]
-        for cell in cells
-    )
-    assert first == second
-
-
-def test_interrupt_keeps_what_is_done_and_leaves_with_130(tmp_path):
-    command = [*DIGITS, "--methods", "byol", "--budget", "steps=3000", "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ssl_zoo.cli", *command],
-        stdout=subprocess.PIPE,
-        text=True,
-        stderr=subprocess.PIPE,
-    )
-    cell = tmp_path / "run" / "cells" / "byol-seed0"
-    while not (cell / "metrics.jsonl").exists() or not (cell / "metrics.jsonl").read_text():
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
-    assert (cell / "checkpoint.pt").exists()
-    rows = Results.load(tmp_path / "run").rows
-    assert [row["status"] for row in rows] == ["done", "stopped"]
-    assert "the same command goes on" in err
 
 
 def test_a_failed_cell_is_one_row_and_the_others_finish(tmp_path):

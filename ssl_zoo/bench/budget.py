@@ -27,7 +27,7 @@ class Cost(NamedTuple):
 
 def measure(method: Method, images: torch.Tensor, device: torch.device, precision: Precision) -> Cost:
     """Take real steps on uint8 `images` [N, C, H, W]: one counted in fp32, one to warm up, one timed."""
-    method.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    method.to(device).to(memory_format=torch.channels_last).train()
     images = images[:_SAMPLE].to(device)
     index = torch.arange(len(images), device=device)
     collate = MultiCropCollate(method.config.views)

@@ -83,7 +83,7 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
 
     emit({"event": "training", "total": shared.steps if method else 0})
     if method is None:
-        _estimate_batch_norms(backbone.to(device, memory_format=torch.channels_last), parts.pretrain, cell)
+        _estimate_batch_norms(backbone.to(device).to(memory_format=torch.channels_last), parts.pretrain, cell)
         fitted, role = None, "backbone"
         encoder: nn.Module = backbone
     else:

@@ -1,0 +1,21 @@
+"""The command line as a user runs it: real processes, real files."""
+
+import subprocess
+import sys
+
+SMALL = ["--set", "backbone.width=8", "run.log_every=5", "run.threads=1", "--backbone", "resnet8"]
+DIGITS = ["bench", "--dataset", "digits", "--batch-size", "64", *SMALL]
+TIMED = {"train_seconds", "images_per_second", "peak_memory_bytes", "evaluation_seconds"}
+
+
+def command_line(*arguments):
+    return [sys.executable, "-m", "ssl_zoo.cli", *map(str, arguments)]
+
+
+def ssl_zoo_command(*arguments, **options):
+    return subprocess.run(command_line(*arguments), capture_output=True, text=True, timeout=600, **options)
+
+
+def timeless(row):
+    """A row without what differs from run to run."""
+    return {k: v for k, v in row.items() if k not in TIMED and k != "final_metrics"}
