@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ssl_zoo.data import cache, sources
+from ssl_zoo.data.photos import Photos
 from ssl_zoo.data.sources import Origin
 
 _ORIGINS = (
@@ -37,20 +38,37 @@ _FILES = {origin.name: origin for origin in _ORIGINS}
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images uint8 [N, C, H, W], labels int64 [N] or None; `fingerprint`, a sha256, names the content."""
+    """Images uint8 [N, C, H, W] or photos decoded on demand, labels int64 [N] or None.
 
-    images: Tensor
+    `fingerprint`, a sha256, names the content; `names` tell the images apart, as paths below their source;
+    images of one of the `groups` [N] int64 (a patient, a video) must not be told apart by any split.
+    """
+
+    images: Tensor | Photos
     labels: Tensor | None
     classes: tuple[str, ...]
     fingerprint: str
+    names: tuple[str, ...] | None = None
+    groups: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def grey(self) -> bool:
+        """Whether no image has colour."""
+        return self.images.shape[1] == 1 if isinstance(self.images, Tensor) else self.images.grey
+
     def take(self, index: Tensor) -> "Split":
         """Return a copy of the images at `index` [K] int64, in that order."""
-        labels = None if self.labels is None else self.labels[index]
-        return Split(self.images[index], labels, self.classes, self.fingerprint_of(index))
+        return Split(
+            self.images[index],
+            None if self.labels is None else self.labels[index],
+            self.classes,
+            self.fingerprint_of(index),
+            None if self.names is None else tuple(self.names[i] for i in index.tolist()),
+            None if self.groups is None else self.groups[index],
+        )
 
     def fingerprint_of(self, index: Tensor) -> str:
         """The fingerprint that `take(index)` has."""
@@ -58,6 +76,8 @@ class Split:
 
     def content_hash(self) -> Tensor:
         """Hash of each image's pixels, [N] int64: equal for exact duplicates, whatever their labels."""
+        if isinstance(self.images, Photos):
+            return self.images.content
         images = self.images.contiguous().numpy()
         digests = b"".join(hashlib.blake2b(image, digest_size=8).digest() for image in images)
         return torch.frombuffer(bytearray(digests), dtype=torch.int64)
