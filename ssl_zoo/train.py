@@ -15,6 +15,7 @@ from torch import nn
 
 from ssl_zoo.data.collate import MultiCropCollate
 from ssl_zoo.data.datasets import Dataset, Split
+from ssl_zoo.data.loading import train_views
 from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.draws import seed_from
 from ssl_zoo.method import Method, Step, StepOutput, Views
@@ -130,11 +131,13 @@ def fit(
     on_log: Callable[[dict[str, float]], None] | None = None,
     log_every: int = 20,
     checkpoint_seconds: float = 60.0,
+    workers: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> FitResult:
     """Train a method on images, never labels; with `out`, log to and resume bit-exactly from that folder.
 
-    `dataset` is a split, or a data set whose `pretrain` split is taken; `on_log` receives each logged record.
+    `dataset` is a split, or a data set whose `pretrain` split is taken; `workers` processes decode photos
+    (None: one per core, up to 8); `on_log` receives each logged record.
     Raises ValueError for a budget below one step or a checkpoint of another run, FloatingPointError when the
     loss is no longer finite, TrainingStopped when `should_stop()` turned true.
     """
@@ -160,11 +163,11 @@ def fit(
     began = saved = time.perf_counter()
     record: dict[str, float] = {}
 
-    for index in range(start, total):
+    steps = range(start, total)
+    loaded = train_views(split, sampler, collate, steps, device=place, workers=workers)
+    for index, views in zip(steps, loaded, strict=True):
         step = Step(index, total)
         torch.manual_seed(seed_from(seed, index, 0))
-        positions, epoch = sampler.batch(index)
-        views = collate.batch(split.images[positions].to(place), positions.to(place), epoch.to(place))
         output = train_step(method, method, optimizer, views, step, number)
         done, now = index + 1, time.perf_counter()
 

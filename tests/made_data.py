@@ -61,10 +61,9 @@ def write_fashion(folder: Path, suffix: str = "") -> None:
         write_idx(folder / f"{prefix}-labels-idx1-ubyte{suffix}", LABELS[:count])
 
 
-def made(images: np.ndarray | torch.Tensor, labels, pretrain: Split | None = None) -> Dataset:
-    train = Split(
-        torch.as_tensor(images), None if labels is None else torch.as_tensor(labels), ("a", "b"), "f"
-    )
+def made(images: np.ndarray | torch.Tensor, labels, pretrain: Split | None = None, groups=None) -> Dataset:
+    labels = None if labels is None else torch.as_tensor(labels)
+    train = Split(torch.as_tensor(images), labels, ("a", "b"), "f", groups=groups)
     return Dataset("made", {"pretrain": pretrain or train, "train": train, "test": train}, (), flip=True)
 
 

@@ -55,12 +55,32 @@ def test_exact_duplicates_stay_on_one_side(large, count: int) -> None:
         assert 0.09 * count < len(validate) < 0.25 * count
 
 
-def test_images_for_pretraining_only_are_all_kept(large) -> None:
+def test_images_for_pretraining_only_are_all_kept_but_the_selected_ones(large) -> None:
     images, labels = large
-    extra = Split(images[:50], None, (), "another")
-    parts = roles(made(images, labels, pretrain=extra))
-    assert parts.pretrain is extra
+    unlabelled = Split(255 - images[:50], None, (), "another")
+    parts = roles(made(images, labels, pretrain=unlabelled))
+    assert parts.pretrain is unlabelled
     assert "excluded" not in parts.rule
+    everything = Split(torch.cat([images, unlabelled.images]), None, (), "both")
+    parts = roles(made(images, labels, pretrain=everything))
+    assert len(parts.pretrain) == 2050 - 200
+    assert "excluded from pretrain" in parts.rule
+    selected = set(rows(images[parts.folds[0][1]]))
+    assert not selected & set(rows(parts.pretrain.images))
+
+
+@pytest.mark.parametrize("count", [2000, 300])
+def test_groups_stay_on_one_side_with_the_duplicates_of_their_images(large, count: int) -> None:
+    images, labels = large[0][:count].clone(), large[1][:count]
+    groups = torch.arange(count) // 3
+    images[-1] = images[0]  # ties the last group to the first
+    dataset = made(images, labels, groups=groups)
+    for _, validate in roles(dataset).folds:
+        side = torch.zeros(count, dtype=torch.bool)
+        side[validate] = True
+        assert all(len(side[groups == group].unique()) == 1 for group in groups.unique())
+        assert side[0] == side[-1]
+        assert 0.08 * count < len(validate) < 0.25 * count
 
 
 def test_few_labels_give_five_stratified_folds() -> None:

@@ -7,6 +7,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_zoo.data.collate import MultiCropCollate
+from ssl_zoo.data.datasets import Split
+from ssl_zoo.data.loading import views_of
 from ssl_zoo.method import Method, Step
 from ssl_zoo.optim import create_optimizer
 from ssl_zoo.train import Precision, train_step
@@ -25,18 +27,16 @@ class Cost(NamedTuple):
     checkpoint_bytes: int
 
 
-def measure(method: Method, images: torch.Tensor, device: torch.device, precision: Precision) -> Cost:
-    """Take real steps on uint8 `images` [N, C, H, W]: one counted in fp32, one to warm up, one timed."""
+def measure(method: Method, split: Split, device: torch.device, precision: Precision) -> Cost:
+    """Take real steps on images of `split`: one counted in fp32, one to warm up, one timed."""
     method.to(device).to(memory_format=torch.channels_last).train()
-    images = images[:_SAMPLE].to(device)
-    index = torch.arange(len(images), device=device)
+    positions = torch.arange(min(_SAMPLE, len(split)))
     collate = MultiCropCollate(method.config.views)
     optimizer = create_optimizer(method.param_groups(), method.config.optim)
 
     def take(number: int, precision: Precision) -> None:
-        train_step(
-            method, method, optimizer, collate.batch(images, index, number), Step(number, 3), precision
-        )
+        views = views_of(split, positions, number, collate, device)
+        train_step(method, method, optimizer, views, Step(number, 3), precision)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
@@ -47,4 +47,4 @@ def measure(method: Method, images: torch.Tensor, device: torch.device, precisio
     take(2, precision)
     seconds = time.perf_counter() - began
     parameters = sum(p.numel() * (3 if p.requires_grad else 1) for p in method.parameters())
-    return Cost(counter.get_total_flops() // len(images), seconds / len(images), 4 * parameters)
+    return Cost(counter.get_total_flops() // len(positions), seconds / len(positions), 4 * parameters)

@@ -87,8 +87,7 @@ def plan(config: BenchConfig) -> Plan:
     """Decide everything that a bench does; raises ValueError for what cannot be done as asked."""
     dataset = create_dataset(config.dataset, config.data.dir)
     parts = roles(dataset)
-    _, channels, height, width = parts.pretrain.images.shape
-    native = max(height, width, 16)
+    native = max(parts.pretrain.largest_side, 16)
     image_size = config.image_size or (native if native <= SMALL_IMAGE else 96)
     small = image_size <= SMALL_IMAGE
     backbone = config.backbone or BackboneEntry(name="resnet8" if small else "resnet18")
@@ -116,10 +115,10 @@ def plan(config: BenchConfig) -> Plan:
     costs: dict[str, Cost] = {}
     for entry in config.methods:
         method_config = _method_config(entry, config.views, len(parts.pretrain))
-        views = adapt(method_config.views, image_size, grey=channels == 1, flip=dataset.flip)
+        views = adapt(method_config.views, image_size, grey=parts.pretrain.grey, flip=dataset.flip)
         configs[entry.label] = method_config.model_copy(update={"views": views})
         method = build(shared, entry.method, configs[entry.label], seed=config.seeds[0])[1]
-        costs[entry.label] = measure(method, parts.pretrain.images, device, shared.precision)  # type: ignore[arg-type]
+        costs[entry.label] = measure(method, parts.pretrain, device, shared.precision)  # type: ignore[arg-type]
 
     def cell(label: str, method: str | None, seed: int) -> Cell:
         options = configs[label].model_dump(mode="json") if method else {}

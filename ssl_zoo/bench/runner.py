@@ -19,6 +19,7 @@ from ssl_zoo.bench.plan import Cell, build, write_text
 from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from ssl_zoo.data.collate import MultiCropCollate
 from ssl_zoo.data.datasets import Split, create_dataset
+from ssl_zoo.data.loading import fitted, views_of
 from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.data.splits import roles
 from ssl_zoo.evaluation import score
@@ -176,8 +177,8 @@ def _estimate_batch_norms(backbone: nn.Module, split: Split, cell: Cell) -> None
     backbone.train()
     with torch.no_grad():
         for step in islice(range(_NORM_BATCHES), _NORM_BATCHES if norms else 0):
-            images = split.images[sampler.batch(step)[0]]
-            backbone(to_input(images, cell.shared.image_size).to(next(backbone.parameters()).device))
+            images = fitted(split.images, sampler.batch(step)[0], cell.shared.image_size)
+            backbone(to_input(images, None).to(next(backbone.parameters()).device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
@@ -185,7 +186,8 @@ def _estimate_batch_norms(backbone: nn.Module, split: Split, cell: Cell) -> None
 def _save_views(method: Method, split: Split, seed: int, folder: Path) -> None:
     """Write views.png: a row of real crops per image, as the method saw them in its first epoch."""
     index = torch.arange(min(_SHOWN, len(split)))
-    views = MultiCropCollate(method.config.views, seed).batch(split.images[index], index, 0)
+    collate = MultiCropCollate(method.config.views, seed)
+    views = views_of(split, index, 0, collate, torch.device("cpu"))
     size = views.global_crops.shape[-1]
     crops = list(views.global_crops)
     for local in views.local_crops if views.local_crops is not None else []:

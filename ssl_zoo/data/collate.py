@@ -1,5 +1,6 @@
 """MultiCropCollate: from images to the views of a batch, the same for every method."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -32,6 +33,11 @@ class Crops(NamedTuple):
     global_crops: Tensor
     local_crops: Tensor | None
 
+    def to(self, device: torch.device) -> "Crops":
+        """The same crops on `device`."""
+        local = self.local_crops if self.local_crops is None else self.local_crops.to(device)
+        return Crops(self.global_crops.to(device), local)
+
 
 class MultiCropCollate:
     """Cut and augment the views of `view_spec`; what is drawn depends on (seed, epoch, view, index) alone.
@@ -39,6 +45,7 @@ class MultiCropCollate:
     Three ways in: as `collate_fn` of any DataLoader; `batch` for images in one uint8 tensor, on any device;
     `cut` and `finish` for photos, so that workers send small uint8 crops and colour is computed for the whole
     batch on the training device. Images are PIL or uint8 tensors with 1 or 3 channels, else TypeError.
+    Sources with sides of `enough_pixels` are sharp enough for the smallest crop.
     """
 
     def __init__(self, view_spec: ViewSpec, seed: int = 0) -> None:
@@ -46,6 +53,8 @@ class MultiCropCollate:
         self._global_count = len(view_spec.global_views)
         local = [view_spec.local] * view_spec.local_count if view_spec.local else []
         self._views: list[Augment] = [*view_spec.global_views, *local]
+        smallest = [view.size / math.sqrt(view.scale[0] * view.ratio[0]) for view in self._views]
+        self.enough_pixels = math.ceil(max(smallest))
 
     def __call__(self, samples: Sequence[Any]) -> Views:
         """Views of samples `(image, label, ...)` or bare images of any sizes; all but the image is dropped.

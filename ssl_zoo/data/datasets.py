@@ -59,6 +59,12 @@ class Split:
         """Whether no image has colour."""
         return self.images.shape[1] == 1 if isinstance(self.images, Tensor) else self.images.grey
 
+    @property
+    def largest_side(self) -> int:
+        """The largest height or width of all images, in pixels."""
+        images = self.images
+        return int(images.sides.max()) if isinstance(images, Photos) else max(images.shape[2:])
+
     def take(self, index: Tensor) -> "Split":
         """Return a copy of the images at `index` [K] int64, in that order."""
         return Split(

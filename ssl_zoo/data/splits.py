@@ -4,7 +4,11 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from ssl_zoo.data.datasets import Dataset, Split
@@ -54,8 +58,8 @@ def roles(dataset: Dataset) -> Roles:
     """Give each image of a data set its part; depends on the images' content alone, not on their order.
 
     From 2,000 labelled images on, 10 % are selected by hash and left out of pretraining; below, stratified
-    5-fold cross-validation. Exact duplicates stay on one side. Raises ValueError if no class has two distinct
-    images.
+    5-fold cross-validation. Exact duplicates and images of one group stay on one side. Raises ValueError if
+    no class has two distinct images.
     """
     pretrain, train, test = (dataset.split(name) for name in ("pretrain", "train", "test"))
     if train.labels is None:
@@ -64,21 +68,39 @@ def roles(dataset: Dataset) -> Roles:
         folds = _stratified(train, train.labels)
         rule = f"{len(folds)}-fold stratified cross-validation on train; pretrain keeps all of its images"
         return Roles(pretrain, train, test, folds, rule)
-    content = train.content_hash()
-    selected = content <= content.kthvalue(round(SELECTION_SHARE * len(train))).values
+    content, together = train.content_hash(), inseparable(train)
+    lowest = np.full(together.max() + 1, np.iinfo(np.int64).max)
+    np.minimum.at(lowest, together, content.numpy())
+    key = torch.from_numpy(lowest[together])
+    selected = key <= key.kthvalue(round(SELECTION_SHARE * len(train))).values
     fit, validate = (part.nonzero().flatten() for part in (~selected, selected))
     rule = f"selection: {SELECTION_SHARE:.0%} of train by the hash of each image's pixels"
     if pretrain.fingerprint == train.fingerprint:
         pretrain = train.take(fit)
         rule += ", excluded from pretrain"
+    elif bool((held := torch.isin(pretrain.content_hash(), content[validate])).any()):
+        pretrain = pretrain.take((~held).nonzero().flatten())
+        rule += ", excluded from pretrain"
     return Roles(pretrain, train, test, [(fit, validate)], rule)
+
+
+def inseparable(split: Split) -> NDArray[np.int64]:
+    """Number of the set that each image belongs to, [N]: exact duplicates and groups stay together."""
+    content = np.unique(split.content_hash().numpy(), return_inverse=True)[1]
+    if split.groups is None:
+        return content
+    group = np.unique(split.groups.numpy(), return_inverse=True)[1] + content.max() + 1
+    nodes = group.max() + 1
+    edges = coo_array((np.ones(len(split)), (content, group)), shape=(nodes, nodes))
+    components: NDArray[np.int64] = connected_components(edges, directed=False)[1]
+    return components[content]
 
 
 def _stratified(train: Split, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
     from sklearn.model_selection import StratifiedGroupKFold
 
-    content = train.content_hash()
-    count = min(FOLDS, int(labels.bincount().max()), len(set(content.tolist())))
+    together = inseparable(train)
+    count = min(FOLDS, int(labels.bincount().max()), len(np.unique(together)))
     if count < 2:
         raise ValueError(
             f"train has {len(train)} labelled images and no class with two distinct ones, so nothing can be "
@@ -87,5 +109,5 @@ def _stratified(train: Split, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
     with warnings.catch_warnings():
         # a rare class is missing in some folds: no reason to alarm
         warnings.filterwarnings("ignore", "The least populated class")
-        folds = StratifiedGroupKFold(count).split(labels, labels, content)
+        folds = StratifiedGroupKFold(count).split(labels, labels, together)
         return [(torch.from_numpy(fit), torch.from_numpy(validate)) for fit, validate in folds]

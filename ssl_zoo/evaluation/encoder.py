@@ -13,7 +13,8 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ssl_zoo.backbones import create_backbone
 from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD
-from ssl_zoo.evaluation.features import extract, fit_size, to_input
+from ssl_zoo.data.loading import fit_size
+from ssl_zoo.evaluation.features import extract, to_input
 from ssl_zoo.nets import Backbone
 
 _FILE = "encoder.safetensors"

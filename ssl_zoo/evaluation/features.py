@@ -5,27 +5,10 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as tv
 
 from ssl_zoo.data.augment import normalize
-
-
-def fit_size(images: Tensor, image_size: int | None) -> Tensor:
-    """Images uint8 [N, C, H, W] as RGB uint8 [N, 3, S, S]: shorter side resized (bicubic), centre cropped.
-
-    Images of the right size, or any size if `image_size` is None, keep their pixels; grey is repeated.
-    Raises ValueError for another type or number of channels.
-    """
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ValueError(
-            f"images are {images.dtype} {list(images.shape)}; give uint8 [N, C, H, W] with 1 or 3 channels"
-        )
-    if image_size is not None and tuple(images.shape[2:]) != (image_size, image_size):
-        if min(images.shape[2:]) != image_size:
-            images = tv.resize(images, [image_size], InterpolationMode.BICUBIC, antialias=True)
-        images = tv.center_crop(images, [image_size])
-    return images.expand(-1, 3, -1, -1)
+from ssl_zoo.data.loading import fit_size, fitted_batches
+from ssl_zoo.data.photos import Photos
 
 
 def to_input(images: Tensor, image_size: int | None) -> Tensor:
@@ -35,24 +18,25 @@ def to_input(images: Tensor, image_size: int | None) -> Tensor:
 
 def extract(
     encoder: nn.Module,
-    images: Tensor,
+    images: Tensor | Photos,
     *,
     image_size: int | None,
     device: torch.device | str,
     batch_size: int = 256,
+    workers: int | None = None,
 ) -> Tensor:
-    """Features float32 [N, D], on the CPU, of un-augmented `images` uint8 [N, C, H, W].
+    """Features float32 [N, D], on the CPU, of un-augmented `images` uint8 [N, C, H, W] or photos.
 
     `encoder` lies on `device` and runs in eval mode and float32; its modes are restored and its buffers
     untouched.
-    Raises ValueError for images of another type.
+    Photos are decoded by `workers` processes. Raises ValueError for images of another type.
     """
     device = torch.device(device)
     with _eval_mode(encoder), torch.inference_mode(), torch.autocast(device.type, enabled=False):
         batches = [
             # resized where the images lie, so that pixels do not depend on the device
-            encoder(to_input(fit_size(batch, image_size).to(device), None)).float().cpu()
-            for batch in torch.split(images, batch_size)
+            encoder(to_input(batch.to(device), None)).float().cpu()
+            for batch in fitted_batches(images, image_size, batch_size=batch_size, workers=workers)
         ]
     return torch.cat(batches)  # outside inference mode: an ordinary tensor
 

@@ -1,0 +1,132 @@
+"""Images on their way to the device: tensors are cut there, photos are decoded and cut by workers."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as tv
+
+from ssl_zoo.data.collate import Crops, MultiCropCollate
+from ssl_zoo.data.datasets import Split
+from ssl_zoo.data.photos import Photos
+from ssl_zoo.data.sampler import Sampler
+from ssl_zoo.method import Views
+
+MOST_WORKERS = 8
+
+
+def train_views(
+    split: Split,
+    sampler: Sampler,
+    collate: MultiCropCollate,
+    steps: range,
+    *,
+    device: torch.device,
+    workers: int | None = None,
+) -> Iterator[Views]:
+    """The views of each training step, on `device`; the same for any number of workers.
+
+    `workers` processes decode and cut photos ahead; None: a process per core, up to 8. Tensors need none.
+    """
+    if isinstance(split.images, Photos):
+        cutting = _Cutting(split.images, sampler, collate)
+        for crops, key, positions in _loader(cutting, steps, workers):
+            yield collate.finish(crops.to(device), key, positions)
+    else:
+        for step in steps:
+            yield views_of(split, *sampler.batch(step), collate, device)
+
+
+def views_of(
+    split: Split, positions: Tensor, epoch: Tensor | int, collate: MultiCropCollate, device: torch.device
+) -> Views:
+    """Views, on `device`, of the images at `positions` [B] int64 in `epoch`, one number or [B]."""
+    if isinstance(split.images, Photos):
+        key = collate.key(positions, epoch)
+        crops = collate.cut(_decoded(split.images, positions, collate.enough_pixels), key)
+        return collate.finish(crops.to(device), key, positions)
+    epoch = epoch.to(device) if isinstance(epoch, Tensor) else epoch
+    return collate.batch(split.images[positions].to(device), positions.to(device), epoch)
+
+
+def fitted(images: Tensor | Photos, positions: Tensor, image_size: int | None) -> Tensor:
+    """The images at `positions` [B] int64 as an encoder sees them before normalisation: `fit_size` of each.
+
+    Raises ValueError for photos without an `image_size`.
+    """
+    if isinstance(images, Tensor):
+        return fit_size(images[positions], image_size)
+    if image_size is None:
+        raise ValueError("photos have many sizes; give the image_size in pixels that the encoder expects")
+    decoded = _decoded(images, positions, image_size)
+    return torch.cat([fit_size(image.unsqueeze(0), image_size) for image in decoded])
+
+
+def fitted_batches(
+    images: Tensor | Photos, image_size: int | None, *, batch_size: int = 256, workers: int | None = None
+) -> Iterator[Tensor]:
+    """All images in order as uint8 [B, 3, S, S]; photos are decoded by workers as in `train_views`."""
+    batches = torch.split(torch.arange(len(images)), batch_size)
+    if isinstance(images, Photos):
+        yield from _loader(_Fitting(images, batches, image_size), range(len(batches)), workers)
+    else:
+        yield from (fitted(images, positions, image_size) for positions in batches)
+
+
+def fit_size(images: Tensor, image_size: int | None) -> Tensor:
+    """Images uint8 [N, C, H, W] as RGB uint8 [N, 3, S, S]: shorter side resized (bicubic), centre cropped.
+
+    Images of the right size, or any size if `image_size` is None, keep their pixels; grey is repeated.
+    Raises ValueError for another type or number of channels.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"images are {images.dtype} {list(images.shape)}; give uint8 [N, C, H, W] with 1 or 3 channels"
+        )
+    if image_size is not None and tuple(images.shape[2:]) != (image_size, image_size):
+        if min(images.shape[2:]) != image_size:
+            images = tv.resize(images, [image_size], InterpolationMode.BICUBIC, antialias=True)
+        images = tv.center_crop(images, [image_size])
+    return images.expand(-1, 3, -1, -1)
+
+
+def _decoded(photos: Photos, positions: Tensor, at_least: int) -> list[Tensor]:
+    return [photos.decode(position, at_least) for position in positions.tolist()]
+
+
+@dataclass(frozen=True)
+class _Cutting(Dataset[tuple[Crops, Tensor, Tensor]]):
+    """A data set whose item is all that workers do for one training step."""
+
+    photos: Photos
+    sampler: Sampler
+    collate: MultiCropCollate
+
+    def __getitem__(self, step: int) -> tuple[Crops, Tensor, Tensor]:
+        positions, epoch = self.sampler.batch(step)
+        key = self.collate.key(positions, epoch)
+        images = _decoded(self.photos, positions, self.collate.enough_pixels)
+        return self.collate.cut(images, key), key, positions
+
+
+@dataclass(frozen=True)
+class _Fitting(Dataset[Tensor]):
+    """A data set whose item is one batch of fitted images."""
+
+    photos: Photos
+    batches: Sequence[Tensor]
+    image_size: int | None
+
+    def __getitem__(self, batch: int) -> Tensor:
+        return fitted(self.photos, self.batches[batch], self.image_size)
+
+
+def _loader(dataset: Dataset[Any], items: range, workers: int | None) -> DataLoader[Any]:
+    if workers is None:
+        workers = min(os.cpu_count() or 1, MOST_WORKERS)
+    return DataLoader(dataset, batch_size=None, sampler=items, num_workers=min(workers, len(items)))
