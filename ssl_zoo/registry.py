@@ -6,18 +6,20 @@ import pkgutil
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
 import ssl_zoo.methods
 from ssl_zoo.errors import explain, unknown
-from ssl_zoo.method import Method
-from ssl_zoo.nets import Backbone
 
-M = TypeVar("M", bound=type[Method])
+if TYPE_CHECKING:  # listing methods must not wait for torch
+    from ssl_zoo.method import Method
+    from ssl_zoo.nets import Backbone
 
-_REGISTERED: dict[str, type[Method]] = {}
+M = TypeVar("M", bound="type[Method]")
+
+_REGISTERED: "dict[str, type[Method]]" = {}
 
 
 class Listing(NamedTuple):
@@ -44,7 +46,7 @@ def register_method(name: str) -> Callable[[M], M]:
     return register
 
 
-def method_class(name: str) -> type[Method]:
+def method_class(name: str) -> "type[Method]":
     """The class registered under `name`.
 
     Raises ValueError with the nearest name if there is none and with the owners if there are several,
@@ -60,6 +62,8 @@ def method_class(name: str) -> type[Method]:
         if module:
             importlib.import_module(module)
         else:
+            from ssl_zoo.method import Method
+
             cls = points[0].load()
             if not (isinstance(cls, type) and issubclass(cls, Method)):
                 raise TypeError(f"entry point {name} = {owners[0]} is no Method class; point it at one")
@@ -68,7 +72,7 @@ def method_class(name: str) -> type[Method]:
     return _REGISTERED[name]
 
 
-def create_method(name: str, backbone: Backbone, **options: Any) -> Method:
+def create_method(name: str, backbone: "Backbone", **options: Any) -> "Method":
     """A method over `backbone`, configured by `options` (fields of its Config).
 
     Raises ValueError for an unknown name or option, TypeError for a backbone that the method cannot use.
@@ -130,7 +134,7 @@ def _entry_points(name: str | None = None) -> list[EntryPoint]:
     return [point for point in entry_points(group="ssl_zoo.methods") if name in (None, point.name)]
 
 
-def _other_owner(name: str, cls: type[Method]) -> str | None:
+def _other_owner(name: str, cls: "type[Method]") -> str | None:
     """Who owns `name` if `cls` may not have it: another class, in-tree folder or installed package."""
     registered, module, points = _REGISTERED.get(name), _in_tree().get(name), _entry_points(name)
     if registered is not None:

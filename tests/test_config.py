@@ -123,9 +123,16 @@ def test_budget_counts_whole_steps():
         Budget(images=9).steps_for(images=50, batch_size=10)
 
 
-def test_help_is_quick_to_import_and_teaches():
-    help_ = "c.app(['--help'], result_action='return_value')"
-    code = f"import sys, ssl_zoo.cli as c; {help_}; assert 'torch' not in sys.modules"
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--help"], "ssl-zoo bench --methods dino byol --dataset digits"),
+        (["list", "methods"], "a student matches a centred and sharpened momentum teacher"),
+    ],
+)
+def test_help_and_lists_teach_without_importing_torch(arguments, words):
+    code = f"import sys, ssl_zoo.cli as c; c.app({arguments}, result_action='return_value')"
+    code += "; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "ssl-zoo bench --methods dino byol --dataset digits" in done.stdout
+    assert words in done.stdout

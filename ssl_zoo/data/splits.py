@@ -92,8 +92,7 @@ def inseparable(split: Split) -> NDArray[np.int64]:
     group = np.unique(split.groups.numpy(), return_inverse=True)[1] + content.max() + 1
     nodes = group.max() + 1
     edges = coo_array((np.ones(len(split)), (content, group)), shape=(nodes, nodes))
-    components: NDArray[np.int64] = connected_components(edges, directed=False)[1]
-    return components[content]
+    return connected_components(edges, directed=False)[1].astype(np.int64)[content]
 
 
 def _stratified(train: Split, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
