@@ -1,5 +1,6 @@
 """Which images play which part: trained on, chosen on, or read once at the end."""
 
+import hashlib
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,15 @@ class Roles:
     test: Split
     folds: list[tuple[Tensor, Tensor]]
     rule: str
+
+    @property
+    def fingerprint(self) -> str:
+        """A sha256 of all that is trained on, chosen on and tested on, labels included."""
+        digest = hashlib.sha256()
+        for part in (self.pretrain, self.train, self.test):
+            labels = b"" if part.labels is None else part.labels.numpy().tobytes()
+            digest.update(f"{part.fingerprint} {part.classes}".encode() + labels)
+        return digest.hexdigest()
 
     def summary(self) -> dict[str, Any]:
         """What `splits.json` records: the rule, and images and fingerprint of each part."""
