@@ -55,17 +55,22 @@ def load(key: str, decode: Callable[[], Decoded]) -> Decoded:
             return _read(folder)
         except (OSError, ValueError, KeyError, EOFError) as error:
             logger.warning("cache entry %s is damaged (%s): building it again", folder, error)
-            _discard(folder)
+            discard(folder)
     logger.info("decoding images into %s", folder)
     decoded = decode()
+    store(folder, partial(_write, decoded))
+    return _read(folder)
+
+
+def store(folder: Path, write: Callable[[Path], None]) -> None:
+    """Make a cache entry with `write_folder`; its OSError says what to set."""
     try:
-        write_folder(folder, partial(_write, decoded))
+        write_folder(folder, write)
     except OSError as error:
         raise OSError(
             f"the image cache {folder} cannot be written: {error}; "
             "set SSL_ZOO_CACHE to a folder with space that can be written"
         ) from error
-    return _read(folder)
 
 
 def write_folder(target: Path, write: Callable[[Path], None]) -> None:
@@ -86,7 +91,8 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _discard(folder: Path) -> None:
+def discard(folder: Path) -> None:
+    """Remove a cache entry at once."""
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
         folder.rename(aside)
