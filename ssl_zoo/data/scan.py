@@ -89,9 +89,9 @@ def _notes(facts: _Facts, bad: dict[int, BadImage], names: Sequence[str]) -> Ite
     constant, dark = (facts.traits[:, column].nonzero()[0].tolist() for column in (1, 2))
     dim = f"more than {DARK_SHARE:.0%} dark (at or below {DARK_LEVEL} of 255)"
     for found, one, many in (
-        (list(bad), "image could not be read and was left out", "images could not be read and were left out"),
-        (constant, "image is constant (one colour)", "images are constant (one colour)"),
-        (dark, f"image is {dim}", f"images are {dim}"),
+        (list(bad), "could not be read and was left out", "could not be read and were left out"),
+        (constant, "is constant (one colour)", "are constant (one colour)"),
+        (dark, f"is {dim}", f"are {dim}"),
     ):
         listed = [
             shown(names[position]) + (f" ({bad[position].reason})" if position in bad else "")
@@ -100,7 +100,7 @@ def _notes(facts: _Facts, bad: dict[int, BadImage], names: Sequence[str]) -> Ite
         rest = [f"and {len(found) - _LISTED} more"] if len(found) > _LISTED else []
         if found:
             what = one if len(found) == 1 else many
-            yield f"{len(found)} of {len(names)} {what}: {', '.join(listed + rest)}"
+            yield f"{len(found)} of {len(names)} images {what}: {', '.join(listed + rest)}"
 
 
 def _look(photos: Photos, entry: Path) -> tuple[_Facts, dict[int, BadImage]]:
@@ -176,7 +176,7 @@ def _cached(entry: Path, count: int) -> _Facts:
     if not entry.exists():
         return facts
     try:
-        with np.load(entry / "facts.npz") as stored:
+        with (entry / "facts.npz").open("rb") as file, np.load(file) as stored:
             for field, array in facts._asdict().items():
                 if stored[field].shape != array.shape:
                     raise ValueError(f"{field} has shape {stored[field].shape}, not {array.shape}")
