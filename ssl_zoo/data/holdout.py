@@ -19,9 +19,7 @@ def held_out(content: Tensor, labels: Tensor | None = None, groups: Tensor | Non
     that can be parted, gets one in the test.
     """
     classes = [0] * len(content) if labels is None else labels.tolist()
-    units = [
-        (members, Counter(classes[image] for image in members)) for members in _together(content, groups)
-    ]
+    units = [(members, Counter(classes[image] for image in members)) for members in together(content, groups)]
     total = Counter(classes)
     wanted = {name: round(SHARE * count) for name, count in total.items()}
     taken: Counter[int] = Counter()
@@ -45,15 +43,16 @@ def held_out(content: Tensor, labels: Tensor | None = None, groups: Tensor | Non
     return is_test
 
 
-def _together(content: Tensor, groups: Tensor | None) -> list[list[int]]:
-    """Lists of images that must not be parted, in the order of their content."""
-    unit = _connected(content, groups)
+def together(content: Tensor, groups: Tensor | None) -> list[list[int]]:
+    """Lists of images that must not be parted, in an order that depends on their content alone."""
+    unit = tied(content, groups)
     hashes = content.numpy()
     members = np.split(np.argsort(unit, kind="stable"), np.cumsum(np.bincount(unit))[:-1])
     return [images.tolist() for images in sorted(members, key=lambda images: _order(hashes[images]))]
 
 
-def _connected(content: Tensor, groups: Tensor | None) -> NDArray[np.int64]:
+def tied(content: Tensor, groups: Tensor | None) -> NDArray[np.int64]:
+    """Number of the set that each image belongs to, [N]: exact duplicates and groups stay together."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
