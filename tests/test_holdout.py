@@ -35,6 +35,16 @@ def test_large_groups_are_not_preferred() -> None:
     )  # about one in six; by its lowest hash it would be most
 
 
+def test_no_class_is_tested_that_is_not_trained_on() -> None:
+    labels = torch.tensor([0] * 50 + [1])
+    groups = torch.tensor(
+        [index // 5 for index in range(50)] + [3]
+    )  # the only image of class 1 is of group 3
+    tested = torch.stack([held_out(hashes(51), labels, groups) for _ in range(50)])
+    assert not tested[:, 50].any()
+    assert (tested[:, :50].sum(1) == 10).all()
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2), st.integers(0, 5)), min_size=1, max_size=40),
