@@ -31,6 +31,7 @@ def bench(
     dataset: str | None = None,
     data_dir: Path | None = None,
     backbone: str | None = None,
+    init: str | None = None,
     image_size: int | None = None,
     batch_size: int | None = None,
     budget: str | None = None,
@@ -66,7 +67,9 @@ def bench(
     data_dir
         Folder that holds `<dataset>/`; default SSL_ZOO_DATA, else a download is tried.
     backbone
-        A name from `ssl-zoo list backbones`; default resnet8 up to 64 px, else resnet18.
+        A name from `ssl-zoo list backbones`, or timm:NAME; default resnet8 up to 64 px, else resnet18.
+    init
+        Weights that every method starts from: timm:NAME, or a .safetensors, .pt or .pth file.
     image_size
         Side of the global crops in pixels; default the images' own up to 64, else 96.
     batch_size
@@ -104,6 +107,7 @@ def bench(
         "methods": methods,
         "dataset": dataset,
         "backbone": backbone,
+        "init": init,
         "image_size": image_size,
         "batch_size": batch_size,
         "budget": _budget(budget),
@@ -154,7 +158,7 @@ def list_(
     else:
         from ssl_zoo.backbones import list_backbones
 
-        names = list_backbones()
+        names = [*list_backbones(), "timm:NAME"]
     for name in names:
         console.print(name)
     return 0

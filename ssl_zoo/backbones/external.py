@@ -108,8 +108,8 @@ def create(name: str, image_size: int, **options: Any) -> Backbone:
 def native(name: str) -> Native:
     """How timm trained its network `name`; raises ValueError for an unknown name."""
     config = _config(name)
-    options = {"img_size": config.input_size[-1]} if config.fixed_input_size else {}
-    return Native(options, config.mean, config.std)
+    sized = config.fixed_input_size or _more_sizes(name)
+    return Native({"img_size": config.input_size[-1]} if sized else {}, config.mean, config.std)
 
 
 def pretrained_weights(name: str) -> dict[str, Tensor]:

@@ -70,12 +70,25 @@ def load_weights(backbone: Backbone, source: str | Path) -> list[str]:
     return notes
 
 
-def fingerprint(backbone: Backbone) -> str:
-    """The sha256 of a backbone's weights with their names, whatever file they came from."""
+def name_weights(source: str, backbone: Backbone) -> str:
+    """What tells loaded weights apart: the name of their source, without its folder, and their sha256."""
     digest = hashlib.sha256()
     for key, value in sorted(backbone.net.state_dict().items()):
         digest.update(key.encode() + value.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    name = source if source.startswith(PREFIX) else Path(source).name
+    return f"{name} sha256:{digest.hexdigest()[:16]}"
+
+
+def check_weights(source: str, backbone: Backbone, planned: str | None) -> None:
+    """Raise ValueError if `backbone` has other weights from `source` than those `planned` with."""
+    found = name_weights(source, backbone)
+    if found != planned:
+        raise ValueError(f"{source} holds {found}, planned was {planned}; plan again in a new folder")
+
+
+def absolute(source: str) -> str:
+    """The source as any working directory understands it."""
+    return source if source.startswith(PREFIX) else str(Path(source).absolute())
 
 
 def _read(file: Path, notes: list[str]) -> Weights:

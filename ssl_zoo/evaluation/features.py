@@ -1,6 +1,6 @@
 """From images to features: what every evaluator starts from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from ssl_zoo.data.augment import normalize
+from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalize
 
 
 def fit_size(images: Tensor, image_size: int | None) -> Tensor:
@@ -28,9 +28,14 @@ def fit_size(images: Tensor, image_size: int | None) -> Tensor:
     return images.expand(-1, 3, -1, -1)
 
 
-def to_input(images: Tensor, image_size: int | None) -> Tensor:
+def to_input(
+    images: Tensor,
+    image_size: int | None,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+) -> Tensor:
     """What an encoder is given for images uint8 [N, C, H, W]: float32 [N, 3, S, S], fitted and normalised."""
-    return normalize(fit_size(images, image_size).float() / 255)
+    return normalize(fit_size(images, image_size).float() / 255, mean, std)
 
 
 def extract(
@@ -40,6 +45,8 @@ def extract(
     image_size: int | None,
     device: torch.device | str,
     batch_size: int = 256,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
 ) -> Tensor:
     """Features float32 [N, D], on the CPU, of un-augmented `images` uint8 [N, C, H, W].
 
@@ -48,17 +55,17 @@ def extract(
     Raises ValueError for images of another type.
     """
     device = torch.device(device)
-    with _eval_mode(encoder), torch.inference_mode(), torch.autocast(device.type, enabled=False):
+    with evaluating(encoder), torch.inference_mode(), torch.autocast(device.type, enabled=False):
         batches = [
             # resized where the images lie, so that pixels do not depend on the device
-            encoder(to_input(fit_size(batch, image_size).to(device), None)).float().cpu()
+            encoder(to_input(fit_size(batch, image_size).to(device), None, mean, std)).float().cpu()
             for batch in torch.split(images, batch_size)
         ]
     return torch.cat(batches)  # outside inference mode: an ordinary tensor
 
 
 @contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
