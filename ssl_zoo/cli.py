@@ -32,6 +32,7 @@ def bench(
     data_dir: Path | None = None,
     labels: str | None = None,
     backbone: str | None = None,
+    init: str | None = None,
     image_size: int | None = None,
     batch_size: int | None = None,
     budget: str | None = None,
@@ -70,7 +71,9 @@ def bench(
         A CSV file `path,label[,group][,split]` for your own images; the other images are trained on without
         labels. `none` ignores class folders.
     backbone
-        A name from `ssl-zoo list backbones`; default resnet8 up to 64 px, else resnet18.
+        A name from `ssl-zoo list backbones`, or timm:NAME; default resnet8 up to 64 px, else resnet18.
+    init
+        Weights that every method starts from: timm:NAME, or a .safetensors, .pt or .pth file.
     image_size
         Side of the global crops in pixels; default the images' own up to 64, else 96.
     batch_size
@@ -108,6 +111,7 @@ def bench(
         "methods": methods,
         "dataset": dataset,
         "backbone": backbone,
+        "init": init,
         "image_size": image_size,
         "batch_size": batch_size,
         "budget": _budget(budget),
@@ -158,7 +162,7 @@ def list_(
     else:
         from ssl_zoo.backbones import list_backbones
 
-        names = list_backbones()
+        names = [*list_backbones(), "timm:NAME"]
     for name in names:
         console.print(name)
     return 0

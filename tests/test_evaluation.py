@@ -1,9 +1,8 @@
-"""From images to scores: features, encoder, and what may be looked at when."""
+"""From images to scores: features, and what may be looked at when."""
 
 import json
 import math
 
-import numpy as np
 import pytest
 import torch
 from made_features import INF, blobs, holdout, pixels, small_net
@@ -16,7 +15,6 @@ from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from ssl_zoo.data.datasets import Split
 from ssl_zoo.evaluation import Encoder, evaluate, score, search
 from ssl_zoo.evaluation.collapse import feature_std, rankme
-from ssl_zoo.evaluation.encoder import load_encoder, save_encoder
 from ssl_zoo.evaluation.features import extract, fit_size, to_input
 from ssl_zoo.evaluation.knn import knn_scores, top_accuracy
 
@@ -81,103 +79,6 @@ def test_images_are_fitted_as_torchvision_does_and_only_where_needed():
     for wrong in (pixels(2, channels=4), pixels(2).float(), pixels(2)[0]):
         with pytest.raises(ValueError, match="uint8"):
             fit_size(wrong, 16)
-
-
-# encoder
-
-SPEC = {
-    "backbone": "resnet8",
-    "options": {"width": 8},
-    "image_size": 24,
-    "method": "dino",
-    "encoder": "teacher",
-}
-
-
-def save_cell(folder, seed=0, **changes):
-    torch.manual_seed(seed)
-    folder.mkdir(parents=True)
-    backbone = create_backbone("resnet8", image_size=24, width=8).to(memory_format=torch.channels_last)
-    backbone(torch.randn(8, 3, 24, 24))
-    save_encoder(folder, backbone, {**SPEC, **changes})
-    return backbone
-
-
-def test_an_encoder_comes_back_as_it_was_saved(tmp_path):
-    backbone = save_cell(tmp_path / "cell")
-    images = pixels(4, 40)
-    expected = extract(backbone, images, image_size=24, device="cpu")
-    for path in (tmp_path / "cell", tmp_path / "cell" / "encoder.safetensors", str(tmp_path / "cell")):
-        encoder = load_encoder(path)
-        assert (encoder.out_dim, encoder.image_size, encoder.training) == (32, 24, False)
-        torch.testing.assert_close(encoder.embed(images), expected)
-    as_pil = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
-    torch.testing.assert_close(encoder.embed(as_pil), expected)
-    torch.testing.assert_close(encoder.embed(list(images)), expected)
-    torch.testing.assert_close(
-        encoder(torch.stack([encoder.transform(i) for i in as_pil])).detach(), expected
-    )
-    torch.testing.assert_close(encoder.transform(images[0]), encoder.transform(as_pil[0]))
-    description = json.loads((tmp_path / "cell" / "encoder.json").read_text())
-    assert description == {
-        **SPEC,
-        "out_dim": 32,
-        "mean": list(IMAGENET_MEAN),
-        "std": list(IMAGENET_STD),
-    }
-
-
-def test_embed_takes_images_of_any_size_and_mode(tmp_path):
-    save_cell(tmp_path / "cell")
-    encoder = load_encoder(tmp_path / "cell")
-    mixed = [
-        Image.new("L", (50, 30), 99),
-        Image.new("RGBA", (24, 24)),
-        pixels(1, 33)[0],
-        pixels(1, channels=1)[0],
-    ]
-    together = encoder.embed(mixed)
-    assert together.shape == (4, 32)
-    torch.testing.assert_close(together[2:3], encoder.embed(pixels(1, 33)))
-    with pytest.raises(ValueError, match="no images"):
-        encoder.embed([])
-    with pytest.raises(ValueError, match="ndarray; give PIL images"):
-        encoder.embed([np.zeros((24, 24, 3), np.uint8)])
-
-
-def test_a_bench_folder_names_the_cells_to_choose_from(tmp_path):
-    save_cell(tmp_path / "cells" / "dino-seed0")
-    assert load_encoder(tmp_path).out_dim == 32  # the only one
-    save_cell(tmp_path / "cells" / "byol-seed0")
-    with pytest.raises(ValueError, match=r"2 encoders; give one of\n.*byol-seed0\n.*dino-seed0"):
-        load_encoder(tmp_path)
-
-
-def test_what_is_missing_or_does_not_fit_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"looked for .*encoder\.safetensors and .*cells"):
-        load_encoder(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"looked for .*nothing\.safetensors"):
-        load_encoder(tmp_path / "nothing.safetensors")
-    save_cell(tmp_path / "wide", options={"width": 16})
-    with pytest.raises(ValueError, match="size mismatch"):
-        load_encoder(tmp_path / "wide")
-    save_cell(tmp_path / "deep", backbone="resnet18", options={})
-    with pytest.raises(ValueError, match=r"does not fit the backbone that encoder\.json describes"):
-        load_encoder(tmp_path / "deep")
-    save_cell(tmp_path / "alone")
-    file = tmp_path / "alone" / "encoder.json"
-    description = json.loads(file.read_text())
-    file.write_text(json.dumps({**description, "mean": [0.5, 0.5, 0.5]}))
-    with pytest.raises(ValueError, match="normalises by"):
-        load_encoder(tmp_path / "alone")
-    file.write_text(json.dumps({key: description[key] for key in description if key != "options"}))
-    with pytest.raises(ValueError, match="lacks options"):
-        load_encoder(tmp_path / "alone")
-    file.unlink()
-    with pytest.raises(FileNotFoundError, match=r"encoder\.json beside it"):
-        load_encoder(tmp_path / "alone")
-    with pytest.raises(ValueError, match="exactly"):
-        save_encoder(tmp_path, create_backbone("resnet8"), {"backbone": "resnet8"})
 
 
 # score and evaluate

@@ -107,6 +107,7 @@ def _terms(config: BenchConfig, planned: Plan) -> dict[str, Any]:
         "dataset": config.dataset,
         "images": shared.images,
         "backbone": shared.backbone.name,
+        "init": shared.init,
         "image_size": shared.image_size,
         "batch_size": shared.batch_size,
         "budget": config.budget.model_dump(exclude_none=True),
@@ -116,7 +117,7 @@ def _terms(config: BenchConfig, planned: Plan) -> dict[str, Any]:
         "precision": shared.precision,
         "device": planned.cells[0].device,
         "threads": planned.cells[0].threads,
-        "notes": list(planned.dataset.notes),
+        "notes": planned.notes,
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "version": version("ssl-zoo"),
     }

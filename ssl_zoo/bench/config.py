@@ -44,8 +44,8 @@ class MethodEntry(Section):
     def _names_a_folder(cls, label: str) -> str:
         if not label or not all(c.isalnum() or c in "-_.+" for c in label) or label[0] == ".":
             raise ValueError("a label names a folder: use letters, digits, '-', '_', '.', '+'")
-        if label == "random":
-            raise ValueError("the label 'random' belongs to the untrained backbone")
+        if label in ("random", "init"):
+            raise ValueError("'random' and 'init' label the untrained backbone and the weights to start from")
         return label
 
 
@@ -102,6 +102,8 @@ class BenchConfig(Section):
     methods: Annotated[list[MethodEntry], Field(min_length=1)] = []
     dataset: str = ""
     backbone: BackboneEntry | None = None
+    init: str | None = None
+    frozen: list[str] = []
     image_size: Annotated[int, Field(ge=8)] | None = None
     batch_size: Annotated[int, Field(ge=2)] | None = None
     budget: Budget = Budget(epochs=20)
@@ -123,10 +125,24 @@ class BenchConfig(Section):
         if not self.methods or not self.dataset:
             missing = "methods" if not self.methods else "dataset"
             raise ValueError(f"{missing} is missing; write --{missing}, or give it in --config FILE")
-        for what, items in (("labels", [m.label for m in self.methods]), ("seeds", self.seeds)):
+        labels = ["random", "init", *(m.label for m in self.methods), *map(frozen_label, self.frozen)]
+        for what, items in (("labels", labels), ("seeds", self.seeds)):
             if len(set(items)) != len(items):
                 raise ValueError(f"{what} must differ: {items}; give variants a `label` of their own")
         return self
+
+
+def frozen_label(source: str) -> str:
+    """The label of an encoder trained elsewhere: timm's name, the file's, or bench and cell of a run."""
+    path = Path(source)
+    folder = path.parent if path.name == "encoder.safetensors" else path
+    if source.startswith("timm:"):
+        name = source.removeprefix("timm:")
+    elif path.is_dir() or folder != path:
+        name = "-".join([part for part in folder.absolute().parts if part != "cells"][-2:])
+    else:
+        name = path.stem
+    return "".join(c if c.isalnum() or c in "-_.+" else "-" for c in name).strip("-.")
 
 
 def load(

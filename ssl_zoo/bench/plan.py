@@ -10,15 +10,17 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ssl_zoo.backbones import create_backbone
+from ssl_zoo.backbones.weights import absolute, check_weights, load_weights, name_weights
 from ssl_zoo.bench.budget import Cost, measure
-from ssl_zoo.bench.config import BackboneEntry, BenchConfig, DataConfig, MethodEntry
+from ssl_zoo.bench.config import BackboneEntry, BenchConfig, DataConfig, MethodEntry, frozen_label
 from ssl_zoo.data.augment import adapt
 from ssl_zoo.data.datasets import Dataset, create_dataset
 from ssl_zoo.data.splits import Roles, roles
 from ssl_zoo.draws import seed_from
 from ssl_zoo.errors import explain
+from ssl_zoo.evaluation.encoder import frozen_encoder
 from ssl_zoo.method import Augment, Method, MethodConfig, ViewSpec
-from ssl_zoo.nets import Backbone
+from ssl_zoo.nets import Backbone, TokenBackbone
 from ssl_zoo.registry import create_method, method_class
 from ssl_zoo.train import resolve_device, resolve_precision
 
@@ -28,7 +30,7 @@ SHARED_VIEWS = ViewSpec(global_views=(_SHARED_VIEW, _SHARED_VIEW))
 
 
 class Shared(BaseModel):
-    """What is equal for every cell of a bench, by construction."""
+    """What is equal for every cell of a bench, by construction; `init` names the weights to start from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,6 +38,7 @@ class Shared(BaseModel):
     fingerprint: str
     images: int
     backbone: BackboneEntry
+    init: str | None
     image_size: int
     batch_size: int
     steps: int
@@ -47,9 +50,10 @@ class Shared(BaseModel):
 
 
 class Cell(BaseModel):
-    """One training and its evaluation: a method (None: the untrained backbone) and a seed.
+    """One training and its evaluation: a method (None: nothing is trained) and a seed.
 
-    `options` is the method's whole configuration; what follows `config_hash` is where and how it runs.
+    `options` is the method's whole configuration; what follows `config_hash` is where and how it runs. The
+    weights to start from are those of `init`, of `frozen`, an encoder trained elsewhere, or the seed's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,6 +65,8 @@ class Cell(BaseModel):
     shared: Shared
     flops_per_image: int
     config_hash: str
+    init: str | None
+    frozen: str | None
     source: str
     data: DataConfig
     device: str
@@ -83,6 +89,7 @@ class Plan(NamedTuple):
     roles: Roles
     dataset: Dataset
     costs: dict[str, Cost]
+    notes: list[str]
 
 
 def plan(config: BenchConfig) -> Plan:
@@ -100,11 +107,16 @@ def plan(config: BenchConfig) -> Plan:
             f"batch_size={batch_size} exceeds the {len(parts.pretrain)} images to train on; lower it"
         )
     device = resolve_device(config.run.device)
+    network, notes = _create(backbone, image_size), list(dataset.notes)
+    init = absolute(config.init) if config.init else None
+    if init:
+        notes += load_weights(network, init)
     shared = Shared(
         dataset=short_name(config.dataset),
         fingerprint=parts.fingerprint,
         images=len(parts.pretrain),
         backbone=backbone,
+        init=name_weights(init, network) if init else None,
         image_size=image_size,
         batch_size=batch_size,
         steps=config.budget.steps_for(len(parts.pretrain), batch_size),
@@ -118,28 +130,41 @@ def plan(config: BenchConfig) -> Plan:
     costs: dict[str, Cost] = {}
     for entry in config.methods:
         method_config = _method_config(entry, config.views, len(parts.pretrain))
-        views = adapt(method_config.views, image_size, grey=parts.pretrain.grey, flip=dataset.flip)
+        patch = network.patch_size if isinstance(network, TokenBackbone) else 4
+        grey = parts.pretrain.grey
+        views = adapt(method_config.views, image_size, grey=grey, flip=dataset.flip, patch=patch)
+        _check_sizes(network, backbone.name, views)
         configs[entry.label] = method_config.model_copy(update={"views": views})
-        method = build(shared, entry.method, configs[entry.label], seed=config.seeds[0])[1]
+        method = build(shared, entry.method, configs[entry.label], config.seeds[0], init)
         costs[entry.label] = measure(method, parts.pretrain, device, shared.precision)  # type: ignore[arg-type]
+    options = {label: method_config.model_dump(mode="json") for label, method_config in configs.items()}
+    frozen: dict[str, str] = {}
+    for given in config.frozen:
+        weights, label = absolute(given), frozen_label(given)
+        encoder, words = frozen_encoder(
+            weights, backbone=backbone.name, options=backbone.options, image_size=image_size
+        )
+        frozen[label], options[label] = weights, {"weights": name_weights(weights, encoder.backbone)}
+        notes += words
 
     def cell(label: str, method: str | None, seed: int) -> Cell:
-        options = configs[label].model_dump(mode="json") if method else {}
         asked = {
             "label": label,
             "method": method,
             "seed": seed,
-            "options": options,
+            "options": options.get(label, {}),
             "shared": shared.model_dump(mode="json"),
         }
         return Cell(
             label=label,
             method=method,
             seed=seed,
-            options=options,
+            options=options.get(label, {}),
             shared=shared,
             flops_per_image=costs[label].flops_per_image if method else 0,
             config_hash=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16],
+            init=init if method or label == "init" else None,
+            frozen=frozen.get(label),
             source=source,
             data=data,
             device=str(device),
@@ -150,9 +175,13 @@ def plan(config: BenchConfig) -> Plan:
             plugins=config.plugins,
         )
 
-    entries = [("random", None), *((entry.label, entry.method) for entry in config.methods)]
-    cells = [cell(label, method, seed) for seed in config.seeds for label, method in entries]
-    return Plan(cells, shared, parts, dataset, costs)
+    once = [*(["init"] if init else []), *frozen]  # without a part for the seed
+    cells = []
+    for seed in config.seeds:
+        references = ["random", *(once if seed == config.seeds[0] else [])]
+        cells += [cell(label, None, seed) for label in references]
+        cells += [cell(entry.label, entry.method, seed) for entry in config.methods]
+    return Plan(cells, shared, parts, dataset, costs, notes)
 
 
 def open_dataset(source: str, data: DataConfig) -> Dataset:
@@ -173,18 +202,24 @@ def short_name(source: str) -> str:
     return f"{kind}:{Path(path).name}" if colon and kind != "hf" else source
 
 
-def build(
-    shared: Shared, name: str | None, config: MethodConfig | None, seed: int
-) -> tuple[Backbone, Method | None]:
-    """The backbone, whose weights depend on the seed alone, and the method over it."""
+def build_backbone(shared: Shared, seed: int, init: str | None) -> Backbone:
+    """The backbone, whose weights depend on the seed alone, or are those of `init`.
+
+    Raises ValueError if `init` holds other weights than were planned with.
+    """
     torch.manual_seed(seed_from(seed, 0))
-    backbone = create_backbone(shared.backbone.name, shared.image_size, **shared.backbone.options)
-    if name is None or config is None:
-        return backbone, None
+    backbone = _create(shared.backbone, shared.image_size)
+    if init:
+        load_weights(backbone, init)
+        check_weights(init, backbone, shared.init)
+    return backbone
+
+
+def build(shared: Shared, name: str, config: MethodConfig, seed: int, init: str | None) -> Method:
+    """The method over its backbone."""
+    backbone = build_backbone(shared, seed, init)
     torch.manual_seed(seed_from(seed, 1))
-    return backbone, create_method(
-        name, backbone, **{f: getattr(config, f) for f in type(config).model_fields}
-    )
+    return create_method(name, backbone, **{f: getattr(config, f) for f in type(config).model_fields})
 
 
 def write_plan(folder: Path, cells: list[Cell], *, overwrite: bool = False) -> list[Cell]:
@@ -241,6 +276,25 @@ def _absolute_data(data: DataConfig) -> DataConfig:
             if path not in (None, "none")
         }
     )
+
+
+def _create(backbone: BackboneEntry, image_size: int) -> Backbone:
+    try:
+        return create_backbone(backbone.name, image_size, **backbone.options)
+    except TypeError as error:  # an option that the backbone does not have
+        raise ValueError(f"backbone {backbone.name}: {error}") from error
+
+
+def _check_sizes(network: Backbone, name: str, views: ViewSpec) -> None:
+    for size in {view.size for view in (*views.global_views, views.local) if view}:
+        try:
+            with torch.no_grad():
+                network.eval()(torch.zeros(2, 3, size, size))
+        except (ValueError, RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"backbone {name} does not take crops of {size} px; change image_size, the views or the "
+                f"backbone ({error})"
+            ) from error
 
 
 def _method_config(entry: MethodEntry, views: str, images: int) -> MethodConfig:

@@ -53,7 +53,7 @@ class Progress:
         seeds = len({cell.seed for cell in plan.cells})
         say(
             f"[bold]{shared.dataset}[/]  {shared.images:,} images at {shared.image_size} px, "
-            f"{shared.backbone.name}"
+            f"{shared.backbone.name}" + (f" from {shared.init}" if shared.init else "")
         )
         say(f"{len(plan.cells)} cells: {labels}; {seeds} seed{'s' if seeds > 1 else ''}")
         say(
@@ -63,7 +63,7 @@ class Progress:
         say(f"about {cost['minutes']:.1f} minutes of training, {cost['bytes'] / 1e6:.0f} MB, in {folder}")
         if cost["minutes"] > cost["long_minutes"]:
             say(f"to be done in 10 minutes: --budget steps={cost['fitting_steps']}")
-        for note in plan.dataset.notes:
+        for note in plan.notes:
             say(f"[yellow]note[/] {note}")
 
     def follow(self, cell: Cell) -> Emit:

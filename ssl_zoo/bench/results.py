@@ -86,6 +86,7 @@ def collect(folder: Path, cells: list[Cell], bench: dict[str, Any]) -> Results:
             **dict.fromkeys(FIELDS),
             "status": "stopped",
             "label": cell.label,
+            "method": cell.method,
             "seed": cell.seed,
         }
         row |= {key: value for key, value in found[cell.folder].items() if key in FIELDS}
@@ -108,9 +109,8 @@ def collect(folder: Path, cells: list[Cell], bench: dict[str, Any]) -> Results:
 def _momentum_note(cell: Cell, log: Path) -> list[str]:
     """A warning if the teacher's horizon 1 / (1 - momentum) is long against the run."""
     lines = log.read_text().splitlines() if log.exists() else []
-    momentum = json.loads(lines[0]).get("momentum", 0.0) if lines else 0.0
-    share = 1 / (max(1 - momentum, 1e-9) * cell.shared.steps)
-    if share <= _LONG_HORIZON:
+    momentum = json.loads(lines[0]).get("momentum") if lines else None
+    if momentum is None or (share := 1 / (max(1 - momentum, 1e-9) * cell.shared.steps)) <= _LONG_HORIZON:
         return []
     return [
         f"{cell.label}: its momentum network averages over {share:.0%} of this short run; "

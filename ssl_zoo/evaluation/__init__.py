@@ -56,9 +56,11 @@ def evaluate(encoder: nn.Module, train: Split, test: Split, *, device: str = "au
         raise ValueError(f"train has classes {train.classes}, test {test.classes}; give both the same")
     place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     encoder = encoder.to(place)
-    image_size = encoder.image_size if isinstance(encoder, Encoder) else None
     train_x, test_x = (
-        extract(encoder, split.images, image_size=image_size, device=place) for split in (train, test)
+        encoder.embed(split.images)
+        if isinstance(encoder, Encoder)
+        else extract(encoder, split.images, image_size=None, device=place)
+        for split in (train, test)
     )
     parts = Dataset("", {"pretrain": train, "train": train, "test": test}, notes=(), flip=False)
     result = score(

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from ssl_zoo.bench.report import figures
-from ssl_zoo.bench.report.summaries import BASELINE, TITLES, Row, Summary, finding, remarks, summary
+from ssl_zoo.bench.report.summaries import TITLES, Row, Summary, finding, is_reference, remarks, summary
 from ssl_zoo.bench.report.table import MISSING, grid, is_text
 from ssl_zoo.bench.report.words import budget, count, is_number, quantity, scaled, sentence
 
@@ -127,7 +127,7 @@ def _headline(results: Mapping[str, Any]) -> dict[str, Any]:
         "notes": bench.get("notes") or [],
         "sentence": sentence(bench),
         "finding": finding(summaries, primary),
-        "remarks": remarks(rows),
+        "remarks": remarks(rows, primary),
         "primary": TITLES.get(primary, primary),
         "table": table,
         "text_columns": [is_text(column, table.header) for column in range(len(table.header))],
@@ -141,7 +141,7 @@ def _page(folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
     summaries = [item for item, _ in headline["table"].lines]
     scores = figures.score_figure(summaries, bench.get("primary_metric") or "knn_top1", headline["tone"])
     curves, names = _curves(folder, rows, headline["tone"])
-    views = [_views(folder, rows, item) for item in summaries if not item.is_baseline]
+    views = [_views(folder, rows, item) for item in summaries if not item.is_reference]
     plan = _load(folder / "plan.json")
     return headline | {
         "name": bench["name"],
@@ -173,6 +173,7 @@ def _facts(bench: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = {
         "Dataset": bench.get("dataset"),
         "Backbone": bench.get("backbone"),
+        "Starting from": bench.get("init"),
         "Image size": size and f"{size} px",
         "Batch size": bench.get("batch_size"),
         "Budget": budget(bench.get("budget") or {}),
@@ -191,7 +192,7 @@ def _curves(
     """Per trained label its figures by metric, and the names of all metrics."""
     logs: dict[str, dict[int, figures.Logged]] = {}
     for row in rows:
-        if row["label"] != BASELINE:
+        if not is_reference(row):
             log = figures.read_metrics(_cell(folder, row) / "metrics.jsonl")
             logs.setdefault(row["label"], {})[row["seed"]] = log
     names = figures.metric_names([log for seeds in logs.values() for log in seeds.values()])
@@ -220,7 +221,7 @@ def _views(folder: Path, rows: Sequence[Row], item: Summary) -> Views:
 
 def _audit(rows: Sequence[Row]) -> list[Fact]:
     """Every audited quantity over the finished runs of the trained methods."""
-    trained = [row for row in rows if row["label"] != BASELINE and row.get("status") in ("done", "collapsed")]
+    trained = [row for row in rows if not is_reference(row) and row.get("status") in ("done", "collapsed")]
     facts = []
     for name, title in _AUDITED.items():
         values = {row["label"]: row.get(name) for row in trained if row.get(name) is not None}

@@ -113,7 +113,7 @@ def _rich_table(cells: Grid, columns: Sequence[int]) -> Table:
             )
             for column in columns
         ]
-        table.add_row(*words, style="dim" if item.is_baseline else "")
+        table.add_row(*words, style="dim" if item.is_reference else "")
     return table
 
 
@@ -121,7 +121,7 @@ def render_table(results: Mapping[str, Any]) -> Group:
     """The table for a terminal, with who is ahead, what failed and the notes beneath."""
     summaries, primary, cells = _read(results)
     beneath = [Text(finding(summaries, primary).line)]
-    beneath += [Text(remark, style="red") for remark in remarks(results["rows"])]
+    beneath += [Text(remark, style="red") for remark in remarks(results["rows"], primary)]
     beneath += [Text(f"note: {note}", style="yellow") for note in results["bench"].get("notes") or []]
     return Group(Text(sentence(results["bench"]), style="bold"), Text(), _Fitting(cells), Text(), *beneath)
 
@@ -134,7 +134,7 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         [f"**{_plain(cell)}**" if cell.best else _plain(cell) for cell in line] for _, line in cells.lines
     ]
     table = "\n".join(f"| {' | '.join(line)} |" for line in [cells.header, rule, *lines])
-    beneath = [finding(summaries, primary).line, *remarks(results["rows"])]
+    beneath = [finding(summaries, primary).line, *remarks(results["rows"], primary)]
     beneath += [f"note: {note}" for note in results["bench"].get("notes") or []]
     items = "\n".join(f"- {_plain(line)}" for line in beneath)
     return f"{_plain(sentence(results['bench']))}\n\n{table}\n\n{items}\n"
