@@ -65,7 +65,8 @@ class Encoder(nn.Module):
     def embed(self, images: Images, *, workers: int | None = None) -> Tensor:
         """Features [N, out_dim] float32, on the CPU, of images uint8 [N, C, H, W], photos or a list.
 
-        Photos are decoded by `workers` processes (None: one per core, up to 8). Raises ValueError for an empty list, or images that are neither PIL nor uint8 with 1 or 3 channels.
+        Photos are decoded by `workers` processes (None: one per core, up to 8). Raises ValueError for an
+        empty list, or images that are neither PIL nor uint8 with 1 or 3 channels.
         """
         return self._extract(self.backbone, images, workers)
 
