@@ -14,6 +14,13 @@ from ssl_zoo.bench.runner import Emit
 if TYPE_CHECKING:
     from ssl_zoo.bench.results import Results
 
+_OF_EVERY_METHOD = {"event", "step", "images_seen", "loss", "lr", "seconds", "images_per_second", "momentum"}
+
+
+def _own_metrics(event: dict[str, Any]) -> list[str]:
+    """The two metrics that the method itself names first."""
+    return [name for name in event if name not in _OF_EVERY_METHOD][:2]
+
 
 class Progress:
     """Progress on the terminal; with `quiet` only errors and the table."""
@@ -69,8 +76,10 @@ class Progress:
                 case "training":
                     self.bars.update(task, total=event["total"] or None, words="")
                 case "log":
-                    shown = f"loss {event['loss']:.3f}  {event['images_per_second']:,.0f} images/s"
-                    self.bars.update(task, completed=event["step"], words=shown)
+                    live = {name: event[name] for name in ("loss", *_own_metrics(event))}
+                    shown = "  ".join(f"{name} {value:.3g}" for name, value in live.items())
+                    speed = f"{event['images_per_second']:,.0f} images/s"
+                    self.bars.update(task, completed=event["step"], words=f"{speed}  {shown}")
                 case "evaluating":
                     self.bars.update(task, words="evaluating")
                 case _:

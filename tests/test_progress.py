@@ -1,0 +1,26 @@
+"""What a person sees while a cell runs."""
+
+import io
+from types import SimpleNamespace
+
+from rich.console import Console
+
+from ssl_zoo.bench.progress import Progress
+
+
+def test_bar_shows_throughput_loss_and_the_methods_own_metrics():
+    console = Console(file=io.StringIO(), width=160, force_terminal=True, color_system=None)
+    progress = Progress(console=console)
+    logged = {"step": 40, "images_seen": 5120, "loss": 7.25, "lr": 0.001, "seconds": 4.0}
+    metrics = {"teacher_entropy": 6.125, "kl": 1.125, "center_norm": 9.0}
+    with progress:
+        emit = progress.follow(SimpleNamespace(folder="dino-seed0"))
+        emit({"event": "training", "total": 80})
+        emit({"event": "log", **logged, **metrics, "images_per_second": 1234.5})
+        progress.bars.refresh()
+        shown = console.file.getvalue()
+        emit({"event": "finished", "status": "done"})
+    assert "50%" in shown
+    assert "1,234 images/s  loss 7.25  teacher_entropy 6.12  kl 1.12" in shown
+    assert "center_norm" not in shown
+    assert not progress.bars.tasks
