@@ -30,6 +30,7 @@ def bench(
     methods: Annotated[list[str] | None, Several] = None,
     dataset: str | None = None,
     data_dir: Path | None = None,
+    labels: str | None = None,
     backbone: str | None = None,
     image_size: int | None = None,
     batch_size: int | None = None,
@@ -62,9 +63,12 @@ def bench(
     methods
         What to compare: names from `ssl-zoo list methods`.
     dataset
-        The images: a name from `ssl-zoo list datasets`.
+        The images: a name from `ssl-zoo list datasets`, or your own as folder:PATH, parquet:PATH, hf:NAME.
     data_dir
         Folder that holds `<dataset>/`; default SSL_ZOO_DATA, else a download is tried.
+    labels
+        A CSV file `path,label[,group][,split]` for your own images; the other images are trained on without
+        labels. `none` ignores class folders.
     backbone
         A name from `ssl-zoo list backbones`; default resnet8 up to 64 px, else resnet18.
     image_size
@@ -109,7 +113,7 @@ def bench(
         "budget": _budget(budget),
         "seeds": seeds,
         "plugins": plugin,
-        "data": {"dir": str(data_dir)} if data_dir else None,
+        "data": {k: str(v) for k, v in {"dir": data_dir, "labels": labels}.items() if v},
         "run": {
             k: v for k, v in {"device": device, "precision": precision, "executor": executor}.items() if v
         },

@@ -1,5 +1,6 @@
 """Data sets by name."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ def test_digits_scales_to_bytes_and_keeps_a_stratified_test_part() -> None:
     assert not digits.flip
     assert "own choice" in digits.notes[0]
     assert digits.split("pretrain") is train
+    assert digits.rule == "test: 20 % per class by content hash"
     assert test.fingerprint == create_dataset("digits").split("test").fingerprint != train.fingerprint
 
 
@@ -43,7 +45,7 @@ def test_cifar10_is_whole_with_the_right_names_and_a_jpeg_note() -> None:
     torch.testing.assert_close(mean, torch.tensor([0.4942, 0.4851, 0.4504]), atol=0.002, rtol=0)
     paths = pq.read_table(Path(DATA, "cifar10/test-00000-of-00001.parquet"))["img"].to_pylist()
     assert [test.classes[label] for label in test.labels] == [cell["path"].split("/")[0] for cell in paths]
-    assert cifar.flip
+    assert (cifar.flip, cifar.rule) == (True, "the source's own train and test")
     assert cifar.split("pretrain") is train
     expected = "cifar10: images are stored as JPEG, so scores lie slightly below those on the original pixels"
     assert cifar.notes == (expected,)
@@ -66,11 +68,56 @@ def test_fashion_mnist_is_whole_with_the_right_names() -> None:
     assert (fashion.flip, fashion.notes) == (True, ())
 
 
-def test_unknown_names_are_answered_with_the_nearest_and_the_list() -> None:
-    assert list_datasets() == ["cifar10", "digits", "fashion-mnist"]
-    with pytest.raises(
-        ValueError, match=r"'CIFAR-10' \(did you mean 'cifar10'\?\); .* cifar10, digits, fash"
+def test_unknown_names_are_answered_with_the_nearest_and_the_list(tmp_path: Path) -> None:
+    names = ["cifar10", "cifar100", "digits", "fashion-mnist", "imagenette", "mnist", "stl10"]
+    assert list_datasets() == [*names, "folder:PATH", "parquet:PATH", "hf:NAME"]
+    for given, hint in (
+        ("CIFAR-10", "did you mean 'cifar10'"),
+        ("foldr:photos", "did you mean 'folder:PATH'"),
+        ("folder:", "did you mean 'folder:PATH'"),
+        (str(tmp_path), f"did you mean 'folder:{tmp_path}'"),
     ):
-        create_dataset("CIFAR-10")
+        with pytest.raises(
+            ValueError, match=rf"unknown dataset '{given}' \({hint}\?\); .* cifar10, .* hf:NAME"
+        ):
+            create_dataset(given)
     with pytest.raises(ValueError, match="no split 'val'; it has pretrain, train, test"):
         create_dataset("digits").split("val")
+
+
+def test_transductive_data_sets_pretrain_on_test_images_too() -> None:
+    digits, more = create_dataset("digits"), create_dataset("digits", transductive=True)
+    both = torch.cat([digits.split("train").images, digits.split("test").images])
+    assert torch.equal(more.split("pretrain").images, both)
+    assert more.split("pretrain").labels is None
+    assert torch.equal(more.split("train").images, digits.split("train").images)
+    assert more.notes[1:] == (
+        "transductive: the 359 test images are also pretrained on, without their labels",
+    )
+
+
+def test_labels_can_be_forgotten() -> None:
+    digits, bare = create_dataset("digits"), create_dataset("digits", labels="none")
+    assert all((split.labels, split.classes) == (None, ()) for split in bare.splits.values())
+    assert torch.equal(bare.split("test").images, digits.split("test").images)
+    assert roles(bare).folds == []
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ({"labels": "my.csv"}, r"labels=my\.csv: .*; give labels=none or nothing"),
+        ({"on_bad_image": "skip"}, r"on_bad_image=skip: .*; give on_bad_image=error or nothing"),
+        ({"window": (0, 255)}, r"window=\(0, 255\): .*; give window=dtype or nothing"),
+    ],
+)
+def test_an_option_without_effect_is_an_error(option: dict, told: str) -> None:
+    with pytest.raises(ValueError, match=f"^digits cannot use {told}$"):
+        create_dataset("digits", **option)
+
+
+def test_data_sets_of_tensors_can_be_pickled() -> None:
+    digits = create_dataset("digits")
+    copy = pickle.loads(pickle.dumps(digits))
+    assert torch.equal(copy.split("test").images, digits.split("test").images)
+    assert copy.split("pretrain") is copy.split("train")

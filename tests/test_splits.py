@@ -113,6 +113,8 @@ def test_summary_can_be_written_and_names_each_index_set(large) -> None:
         summary["rule"]
         == "selection: 10% of train by the hash of each image's pixels, excluded from pretrain"
     )
+    assert summary["split"] == "the source's own train and test"
+    assert "test_names" not in summary
     fit, validate = parts.folds[0]
     assert summary["folds"] == [
         {

@@ -66,8 +66,13 @@ class BackboneEntry(Section):
 
 
 class DataConfig(Section):
+    """Where the images lie and how they are read: see `create_dataset`."""
+
     dir: str | None = None
-    on_bad_image: Literal["error"] = "error"
+    labels: str | None = None
+    on_bad_image: Literal["error", "skip"] = "error"
+    window: Literal["dtype", "percentile"] | tuple[float, float] = "dtype"
+    transductive: bool = False
 
 
 class EvaluationConfig(Section):
@@ -81,6 +86,7 @@ class RunConfig(Section):
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     executor: Literal["local", "inline"] = "local"
     threads: Count | None = None
+    workers: Annotated[int, Field(ge=0)] | None = None
     on_collapse: Literal["warn"] = "warn"
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
     log_every: Count = 20

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ssl_zoo.backbones import create_backbone
 from ssl_zoo.bench.budget import Cost, measure
-from ssl_zoo.bench.config import BackboneEntry, BenchConfig, MethodEntry
+from ssl_zoo.bench.config import BackboneEntry, BenchConfig, DataConfig, MethodEntry
 from ssl_zoo.data.augment import adapt
 from ssl_zoo.data.datasets import Dataset, create_dataset
 from ssl_zoo.data.splits import Roles, roles
@@ -61,9 +61,11 @@ class Cell(BaseModel):
     shared: Shared
     flops_per_image: int
     config_hash: str
-    data_dir: str | None
+    source: str
+    data: DataConfig
     device: str
     threads: int
+    workers: int | None
     checkpoint_seconds: float
     log_every: int
     plugins: list[str]
@@ -85,7 +87,8 @@ class Plan(NamedTuple):
 
 def plan(config: BenchConfig) -> Plan:
     """Decide everything that a bench does; raises ValueError for what cannot be done as asked."""
-    dataset = create_dataset(config.dataset, config.data.dir)
+    source, data = _absolute(config.dataset), _absolute_data(config.data)
+    dataset = open_dataset(source, data)
     parts = roles(dataset)
     native = max(parts.pretrain.largest_side, 16)
     image_size = config.image_size or (native if native <= SMALL_IMAGE else 96)
@@ -98,8 +101,8 @@ def plan(config: BenchConfig) -> Plan:
         )
     device = resolve_device(config.run.device)
     shared = Shared(
-        dataset=config.dataset,
-        fingerprint=parts.pretrain.fingerprint,
+        dataset=short_name(config.dataset),
+        fingerprint=parts.fingerprint,
         images=len(parts.pretrain),
         backbone=backbone,
         image_size=image_size,
@@ -137,9 +140,11 @@ def plan(config: BenchConfig) -> Plan:
             shared=shared,
             flops_per_image=costs[label].flops_per_image if method else 0,
             config_hash=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16],
-            data_dir=config.data.dir,
+            source=source,
+            data=data,
             device=str(device),
             threads=config.run.threads or torch.get_num_threads(),
+            workers=config.run.workers,
             checkpoint_seconds=config.run.checkpoint_seconds,
             log_every=config.run.log_every,
             plugins=config.plugins,
@@ -148,6 +153,24 @@ def plan(config: BenchConfig) -> Plan:
     entries = [("random", None), *((entry.label, entry.method) for entry in config.methods)]
     cells = [cell(label, method, seed) for seed in config.seeds for label, method in entries]
     return Plan(cells, shared, parts, dataset, costs)
+
+
+def open_dataset(source: str, data: DataConfig) -> Dataset:
+    """The data set `source`, read as the configuration says."""
+    return create_dataset(
+        source,
+        data.dir,
+        labels=data.labels,
+        on_bad_image=data.on_bad_image,
+        window=data.window,
+        transductive=data.transductive,
+    )
+
+
+def short_name(source: str) -> str:
+    """A data set's name without the folders above it: `folder:/home/me/photos` is `folder:photos`."""
+    kind, colon, path = source.partition(":")
+    return f"{kind}:{Path(path).name}" if colon and kind != "hf" else source
 
 
 def build(
@@ -201,6 +224,23 @@ def write_text(file: Path, text: str) -> None:
         handle.flush()
         os.fsync(handle.fileno())
     os.replace(temporary, file)
+
+
+def _absolute(source: str) -> str:
+    """The source with its path absolute, so that a cell runs from anywhere."""
+    kind, colon, path = source.partition(":")
+    return f"{kind}:{Path(path).expanduser().absolute()}" if colon and kind != "hf" else source
+
+
+def _absolute_data(data: DataConfig) -> DataConfig:
+    paths = {name: getattr(data, name) for name in ("dir", "labels")}
+    return data.model_copy(
+        update={
+            name: str(Path(path).expanduser().absolute())
+            for name, path in paths.items()
+            if path not in (None, "none")
+        }
+    )
 
 
 def _method_config(entry: MethodEntry, views: str, images: int) -> MethodConfig:

@@ -15,10 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.utils import make_grid, save_image
 
 from ssl_zoo.bench.config import import_plugin
-from ssl_zoo.bench.plan import Cell, build, write_text
+from ssl_zoo.bench.plan import Cell, build, open_dataset, write_text
 from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from ssl_zoo.data.collate import MultiCropCollate
-from ssl_zoo.data.datasets import Split, create_dataset
+from ssl_zoo.data.datasets import Split
 from ssl_zoo.data.loading import fitted, views_of
 from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.data.splits import roles
@@ -72,9 +72,8 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
     for plugin in cell.plugins:
         import_plugin(plugin)
     shared = cell.shared
-    dataset = create_dataset(shared.dataset, cell.data_dir)
-    parts = roles(dataset)
-    if parts.pretrain.fingerprint != shared.fingerprint:
+    parts = roles(open_dataset(cell.source, cell.data))
+    if parts.fingerprint != shared.fingerprint:
         raise ValueError(
             f"{shared.dataset} is not the data that was planned with; plan again in a new folder"
         )
@@ -100,6 +99,7 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
             on_log=lambda record: emit({"event": "log", **record}),
             log_every=cell.log_every,
             checkpoint_seconds=cell.checkpoint_seconds,
+            workers=cell.workers,
             should_stop=should_stop,
         )
         role, encoder = _role(method), method.encoder
@@ -108,7 +108,7 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
     emit({"event": "evaluating"})
     began = time.perf_counter()
     train_x, test_x = (
-        extract(encoder, part.images, image_size=shared.image_size, device=device)
+        extract(encoder, part.images, image_size=shared.image_size, device=device, workers=cell.workers)
         for part in (parts.train, parts.test)
     )
     scores = score(

@@ -7,13 +7,14 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import platformdirs
 from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -49,26 +50,63 @@ def load(key: str, decode: Callable[[], Decoded]) -> Decoded:
     Processes may race: each of them succeeds, and the entry of the first one stays. Raises OSError if the
     cache folder cannot be written.
     """
-    folder = cache_dir() / "images" / f"v{_FORMAT}" / key
+    return entry("images", key, _read, lambda folder: _write(decode(), folder))
+
+
+def load_images(
+    key: str, shape: tuple[int, ...], decode: Callable[[], Iterable[NDArray[np.uint8]]]
+) -> NDArray[np.uint8]:
+    """Like load, for images [N, C, H, W] = `shape` alone; `decode` makes them in pieces, to save memory."""
+
+    def write(folder: Path) -> None:
+        with (folder / "images.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "|u1", "fortran_order": False, "shape": shape}
+            )
+            for piece in decode():
+                file.write(np.ascontiguousarray(piece).data)
+            file.flush()
+            os.fsync(file.fileno())
+
+    return entry("images", key, lambda folder: _read_images(folder, shape), write)
+
+
+def remember(key: str, find: Callable[[], int]) -> int:
+    """Return the number cached under `key`; `find` makes a missing or damaged one."""
+    return entry(
+        "numbers",
+        key,
+        lambda folder: int((folder / "number").read_text(encoding="ascii")),
+        lambda folder: (folder / "number").write_text(str(find()), encoding="ascii"),
+    )
+
+
+def entry(kind: str, key: str, read: Callable[[Path], T], write: Callable[[Path], object]) -> T:
+    """Return what `read` finds in the cache folder of `key`; `write` fills a missing or damaged one."""
+    folder = cache_dir() / kind / f"v{_FORMAT}" / key
     if folder.exists():
         try:
-            return _read(folder)
+            return read(folder)
         except (OSError, ValueError, KeyError, EOFError) as error:
             logger.warning("cache entry %s is damaged (%s): building it again", folder, error)
-            _discard(folder)
-    logger.info("decoding images into %s", folder)
-    decoded = decode()
+            discard(folder)
+    logger.info("making %s", folder)
+    store(folder, write)
+    return read(folder)
+
+
+def store(folder: Path, write: Callable[[Path], object]) -> None:
+    """Make a cache entry with `write_folder`; its OSError says what to set."""
     try:
-        write_folder(folder, partial(_write, decoded))
+        write_folder(folder, write)
     except OSError as error:
         raise OSError(
             f"the image cache {folder} cannot be written: {error}; "
             "set SSL_ZOO_CACHE to a folder with space that can be written"
         ) from error
-    return _read(folder)
 
 
-def write_folder(target: Path, write: Callable[[Path], None]) -> None:
+def write_folder(target: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary folder and rename it to `target`: others see all of it or nothing.
 
     A target that another process renamed into place meanwhile is kept.
@@ -86,7 +124,8 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _discard(folder: Path) -> None:
+def discard(folder: Path) -> None:
+    """Remove a cache entry at once."""
     aside = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
         folder.rename(aside)
@@ -120,11 +159,16 @@ def _save(path: Path, array: NDArray[Any]) -> None:
 
 def _read(folder: Path) -> Decoded:
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    # copy-on-write: torch warns about read-only arrays, and no writer may change the files
-    images = np.load(folder / "images.npy", mmap_mode="c")
+    images = _read_images(folder, tuple(meta["shape"]))
     labels = np.load(folder / "labels.npy") if meta["labels"] else None
-    if images.dtype != np.uint8 or images.shape != tuple(meta["shape"]):
-        raise ValueError(f"images.npy holds {images.dtype} {images.shape}, not uint8 {meta['shape']}")
     if labels is not None and labels.shape != images.shape[:1]:
         raise ValueError(f"labels.npy holds {labels.shape} labels of {images.shape[0]} images")
     return Decoded(images, labels, tuple(meta["classes"]), tuple(meta["notes"]))
+
+
+def _read_images(folder: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    # copy-on-write: torch warns about read-only arrays, and no writer may change the files
+    images: NDArray[np.uint8] = np.load(folder / "images.npy", mmap_mode="c")
+    if images.dtype != np.uint8 or images.shape != shape:
+        raise ValueError(f"images.npy holds {images.dtype} {images.shape}, not uint8 {shape}")
+    return images

@@ -1,39 +1,35 @@
-"""The data sets that have a name, and what a data set is: splits of images, some with labels."""
+"""Data sets: what they are, and the way from the name of one to its splits of images, some with labels."""
 
 import difflib
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_zoo.data import cache, sources
+from ssl_zoo.data.decode import Window
+from ssl_zoo.data.folders import list_folder
+from ssl_zoo.data.holdout import held_out
+from ssl_zoo.data.hub import list_hub
+from ssl_zoo.data.labels import apply_labels
+from ssl_zoo.data.listing import HELD_OUT, Listing, divide
+from ssl_zoo.data.origins import ORIGINS, Origin
+from ssl_zoo.data.parquet import list_parquet
 from ssl_zoo.data.photos import Photos
-from ssl_zoo.data.sources import Origin
+from ssl_zoo.data.scan import scan
 
-_ORIGINS = (
-    Origin(
-        "cifar10",
-        ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-        mode="RGB",
-        torchvision="CIFAR10",
-        folder="cifar-10-batches-py",
-    ),
-    Origin(
-        "fashion-mnist",
-        (
-            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-        ),
-        mode="L",
-        torchvision="FashionMNIST",
-        folder="FashionMNIST/raw",
-    ),
-)
-_FILES = {origin.name: origin for origin in _ORIGINS}
+SMALL_IMAGE = 64  # pixels: images of one size up to here are decoded once, into the cache
+_LISTS: dict[str, Callable[[str], Listing]] = {
+    "folder": lambda path: list_folder(Path(path).expanduser()),
+    "parquet": lambda path: list_parquet(Path(path).expanduser()),
+    "hf": list_hub,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,12 +87,16 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A named set of splits; `notes` are facts for a reader of results, `flip` says if mirroring is safe."""
+    """A named set of splits; `notes` are facts for a reader of results, `flip` says if mirroring is safe.
+
+    `rule` says how the test images were told from the others.
+    """
 
     name: str
     splits: Mapping[str, Split]
     notes: tuple[str, ...]
     flip: bool
+    rule: str = "the source's own train and test"
 
     def split(self, name: str) -> Split:
         """Return the split "pretrain", "train" or "test"; raises ValueError for any other name."""
@@ -106,39 +106,153 @@ class Dataset:
 
 
 def list_datasets() -> list[str]:
-    """The names that `create_dataset` takes."""
-    return sorted(["digits", *_FILES])
+    """What `create_dataset` takes: names, and prefixes with what follows them."""
+    return [*sorted(["digits", *ORIGINS]), "folder:PATH", "parquet:PATH", "hf:NAME"]
 
 
-def create_dataset(name: str, data_dir: str | Path | None = None) -> Dataset:
-    """Load a data set from `data_dir`, else from `SSL_ZOO_DATA`, else by a download; `digits` needs no files.
+def create_dataset(
+    spec: str,
+    data_dir: str | Path | None = None,
+    *,
+    labels: str | Path | None = None,
+    on_bad_image: Literal["error", "skip"] = "error",
+    window: Window = "dtype",
+    transductive: bool = False,
+) -> Dataset:
+    """Load a data set by name, or from `folder:PATH`, `parquet:PATH`, `hf:NAME` (see list_folder and others).
 
-    Images are decoded once and then mapped from the cache folder. Raises ValueError for an unknown name or a
-    broken file, FileNotFoundError, naming the places, for missing ones, OSError for a cache it cannot write.
+    Names are looked for in `data_dir`, else in `SSL_ZOO_DATA`, else downloaded; `digits` needs no files.
+    `labels` is a CSV file (see apply_labels) or "none", which forgets all labels; `on_bad_image` and `window`
+    are those of scan. Without a test part of its own, 20 % are held out (see held_out). "train" holds the
+    labelled images outside the test, "pretrain" all images outside of it, and with `transductive` the test
+    images too; without labels both are the same. Images of one size up to 64 pixels are decoded once and
+    mapped from the cache folder; others are Photos. Raises ValueError for an unknown name, for an option that
+    a source cannot use and for a broken file, FileNotFoundError, naming the places, for missing ones, OSError
+    for a cache it cannot write.
     """
-    if name not in list_datasets():
-        near = difflib.get_close_matches(name.lower(), list_datasets(), n=1, cutoff=0.5)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise ValueError(f"unknown dataset {name!r}{hint}; available are {', '.join(list_datasets())}")
-    return _digits() if name == "digits" else _from_files(_FILES[name], data_dir)
+    kind, _, rest = spec.partition(":")
+    if kind in _LISTS and rest:
+        found: Listing | Dataset = _LISTS[kind](rest)
+    elif spec in ORIGINS:
+        at = sources.find(ORIGINS[spec], data_dir)
+        found = at if isinstance(at, Listing) else _from_sources(ORIGINS[spec], at)
+    elif spec == "digits":
+        found = _digits()
+    else:
+        raise _unknown(spec)
+    if isinstance(found, Dataset):
+        _refuse(spec, labels, on_bad_image, window)
+        return _adapted(found, forget=labels == "none", transductive=transductive)
+    if labels == "none":
+        found = found._replace(labels=torch.full_like(found.labels, -1), classes=())
+    elif labels is not None:
+        found = apply_labels(found, Path(labels).expanduser())
+    photos, good, notes = scan(
+        found.files, found.spans, found.names, window=window, on_bad_image=on_bad_image
+    )
+    return _from_photos(spec, found.only(good), photos, notes, transductive=transductive)
 
 
-def _from_files(origin: Origin, data_dir: str | Path | None) -> Dataset:
-    splits: dict[str, Split] = {}
-    notes: list[str] = []
-    for split, source in sources.find(origin, data_dir).items():
-        fingerprint = cache.fingerprint(source.files)
-        decoded = cache.load(f"{origin.name}-{split}-{fingerprint[:16]}", source.decode)
-        labels = None if decoded.labels is None else torch.from_numpy(decoded.labels)
-        splits[split] = Split(torch.from_numpy(decoded.images), labels, decoded.classes, fingerprint)
-        notes += decoded.notes
-    train, test = splits["train"], splits["test"]
-    if train.images.shape[1:] != test.images.shape[1:] or train.classes != test.classes:
-        raise ValueError(
-            f"{origin.name}: train has images {list(train.images.shape[1:])} of classes {train.classes}, "
-            f"test {list(test.images.shape[1:])} of {test.classes}; give both one size and the same classes"
+def _unknown(spec: str) -> ValueError:
+    near = difflib.get_close_matches(spec.lower(), list_datasets(), n=1, cutoff=0.5)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    if Path(spec).expanduser().exists():
+        hint = f" (did you mean 'folder:{spec}'?)"
+    return ValueError(f"unknown dataset {spec!r}{hint}; available are {', '.join(list_datasets())}")
+
+
+def _refuse(spec: str, labels: str | Path | None, on_bad_image: str, window: Window) -> None:
+    given = {"labels": labels or "none", "on_bad_image": on_bad_image, "window": window}
+    usual = {"labels": "none", "on_bad_image": "error", "window": "dtype"}
+    for option, value in given.items():
+        if value != usual[option]:
+            raise ValueError(
+                f"{spec} cannot use {option}={value}: its images are no files; give {option}={usual[option]} "
+                "or nothing"
+            )
+
+
+def _from_photos(
+    name: str, listing: Listing, photos: Photos, notes: tuple[str, ...], *, transductive: bool
+) -> Dataset:
+    parts = divide(listing, photos.content)
+    order = torch.cat([parts.train, parts.extra, parts.test])  # each part is then a slice of one tensor
+    listing, photos = listing.only(order), photos[order]
+    images, groups = _resident(photos), listing.group_ids()
+    seen = torch.from_numpy(np.unique(listing.labels[: len(parts.train)].numpy()))
+    labelled = bool(seen[0] >= 0)
+    classes = tuple(listing.classes[label] for label in seen.tolist()) if labelled else ()
+
+    def split(start: int, stop: int, labelled: bool) -> Split:
+        labels = torch.searchsorted(seen, listing.labels[start:stop]) if labelled else None
+        content = photos.content[start:stop].numpy().tobytes()
+        told = b"" if labels is None else labels.numpy().tobytes() + "\0".join(classes).encode()
+        return Split(
+            images[start:stop] if isinstance(images, Tensor) else images[torch.arange(start, stop)],
+            labels,
+            classes if labelled else (),
+            hashlib.sha256(content + told).hexdigest(),
+            listing.names[start:stop],
+            None if groups is None else groups[start:stop],
         )
-    return Dataset(origin.name, {"pretrain": train, **splits}, tuple(dict.fromkeys(notes)), flip=True)
+
+    first, last = len(parts.train), len(order) - len(parts.test)
+    test = split(last, len(order), labelled)
+    pretrain = split(0, len(order) if transductive else last, labelled and first == last and not transductive)
+    train = split(0, first, labelled) if labelled and pretrain.labels is None else pretrain
+    copies = int(torch.isin(photos.content[last:], photos.content[:last]).sum())
+    told = (*listing.notes, *notes, *parts.notes, *_leaks(copies, len(test), transductive))
+    splits = {"pretrain": pretrain, "train": train, "test": test}
+    return Dataset(name, splits, told, flip=True, rule=parts.rule)
+
+
+def _resident(photos: Photos) -> Tensor | Photos:
+    """Images of one small size as uint8 [N, C, H, W], decoded into the cache; others as they are."""
+    height, width = photos.sides[0].tolist()
+    if max(height, width) > SMALL_IMAGE or (photos.sides != photos.sides[0]).any():
+        return photos
+    channels = 1 if photos.grey else 3
+    key = f"photos-{channels}-{hashlib.sha256(photos.content.numpy().tobytes()).hexdigest()[:16]}"
+
+    def decode() -> Iterator[NDArray[np.uint8]]:
+        return (photos.decode(position)[:channels].numpy() for position in range(len(photos)))
+
+    return torch.from_numpy(cache.load_images(key, (len(photos), channels, height, width), decode))
+
+
+def _leaks(copies: int, size: int, transductive: bool) -> list[str]:
+    if transductive:
+        return [f"transductive: the {size:,} test images are also pretrained on, without their labels"]
+    return [f"{copies:,} of {size:,} test images also lie in training"] if copies else []
+
+
+def _from_sources(origin: Origin, found: Mapping[str, sources.Source]) -> Dataset:
+    prints = {split: cache.fingerprint(source.files) for split, source in found.items()}
+    train, test = (
+        cache.load(f"{origin.name}-{split}-{prints[split][:16]}", found[split].decode)
+        for split in sources.SPLITS
+    )
+    facts = [(part.images.shape[1:], part.classes, part.labels is None) for part in (train, test)]
+    if facts[0] != facts[1]:
+        told = ", test ".join(
+            f"{list(shape)} of classes {() if bare else names}" for shape, names, bare in facts
+        )
+        raise ValueError(
+            f"{origin.name}: train has images {told}; give both one size, the same classes and labels"
+        )
+    whole = _split(train, prints["train"])
+    splits = {"pretrain": whole, "train": whole, "test": _split(test, prints["test"])}
+    if train.labels is not None and (known := int((train.labels >= 0).sum())) < len(whole):
+        part = cache.Decoded(train.images[:known], train.labels[:known], train.classes)
+        splits["train"] = _split(part, whole.fingerprint_of(torch.arange(known)))
+        splits["pretrain"] = replace(whole, labels=None, classes=())
+    notes = tuple(dict.fromkeys((*train.notes, *test.notes)))
+    return Dataset(origin.name, splits, notes, flip=origin.flip)
+
+
+def _split(part: cache.Decoded, fingerprint: str) -> Split:
+    labels = None if part.labels is None else torch.from_numpy(part.labels)
+    return Split(torch.from_numpy(part.images), labels, part.classes, fingerprint)
 
 
 def _digits() -> Dataset:
@@ -149,11 +263,31 @@ def _digits() -> Dataset:
     labels = torch.from_numpy(bunch.target.astype(np.int64))
     content = hashlib.sha256(pixels.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
     whole = Split(pixels, labels, tuple("0123456789"), content)
-    order = whole.content_hash().argsort()
-    is_test = torch.zeros(len(whole), dtype=torch.bool)
-    for digit in range(10):
-        members = order[labels[order] == digit]
-        is_test[members[: round(0.2 * len(members))]] = True
+    is_test = held_out(whole.content_hash(), labels)
     train, test = (whole.take(part.nonzero().flatten()) for part in (~is_test, is_test))
     note = "digits: the test part is ssl_zoo's own choice of 20 %, so scores compare only with its own runs"
-    return Dataset("digits", {"pretrain": train, "train": train, "test": test}, (note,), flip=False)
+    splits = {"pretrain": train, "train": train, "test": test}
+    return Dataset("digits", splits, (note,), flip=False, rule=HELD_OUT.format(" per class"))
+
+
+def _adapted(dataset: Dataset, *, forget: bool, transductive: bool) -> Dataset:
+    pretrain, train, test = (dataset.split(name) for name in ("pretrain", "train", "test"))
+    if forget:
+        pretrain, test = (replace(split, labels=None, classes=()) for split in (pretrain, test))
+        train = pretrain
+    copies = 0 if transductive else _copies(pretrain, test)
+    notes = (*dataset.notes, *_leaks(copies, len(test), transductive))
+    if transductive:
+        images = torch.cat([split.images for split in (pretrain, test) if isinstance(split.images, Tensor)])
+        both = hashlib.sha256((pretrain.fingerprint + test.fingerprint).encode()).hexdigest()
+        pretrain = Split(images, None, (), both)
+    return replace(dataset, splits={"pretrain": pretrain, "train": train, "test": test}, notes=notes)
+
+
+def _copies(pretrain: Split, test: Split) -> int:
+    def count() -> int:
+        return int(torch.isin(test.content_hash(), pretrain.content_hash()).sum())
+
+    # a second for 60,000 small images, and every cell of a bench asks
+    key = f"copies-{pretrain.fingerprint[:16]}-{test.fingerprint[:16]}"
+    return cache.remember(key, count) if len(pretrain) > 10_000 else count()
