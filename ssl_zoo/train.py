@@ -20,6 +20,7 @@ from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.draws import seed_from
 from ssl_zoo.method import Method, Step, StepOutput, Views
 from ssl_zoo.optim import OptimConfig, clip_gradients, create_optimizer, set_schedule
+from ssl_zoo.watch import Watch, require_finite
 
 logger = logging.getLogger(__name__)
 
@@ -138,8 +139,8 @@ def fit(
 
     `dataset` is a split, or a data set whose `pretrain` split is taken; `workers` processes decode photos
     (None: one per core, up to 8); `on_log` receives each logged record.
-    Raises ValueError for a budget below one step or a checkpoint of another run, FloatingPointError when the
-    loss is no longer finite, TrainingStopped when `should_stop()` turned true.
+    Raises ValueError for a budget below one step or a checkpoint of another run, FloatingPointError once
+    loss, metrics or weights are not finite, TrainingStopped when `should_stop()` turned true.
     """
     split = dataset.split("pretrain") if isinstance(dataset, Dataset) else dataset
     budget = Budget(**budget) if isinstance(budget, dict) else budget
@@ -161,6 +162,7 @@ def fit(
     checkpoint = _Checkpoint(Path(out) if out is not None else None, run)
     start, spent = checkpoint.load(method, optimizer)
     began = saved = time.perf_counter()
+    watch = Watch(place)
     record: dict[str, float] = {}
 
     steps = range(start, total)
@@ -169,19 +171,22 @@ def fit(
         step = Step(index, total)
         torch.manual_seed(seed_from(seed, index, 0))
         output = train_step(method, method, optimizer, views, step, number)
-        done, now = index + 1, time.perf_counter()
+        watch.see(output, index)
 
-        stop, last = should_stop(), done == total
-        if done % log_every == 0 or last or stop:
-            if not torch.isfinite(output.loss):
-                raise FloatingPointError(f"the loss is {float(output.loss)} at step {index}; lower optim.lr")
-            seconds = spent + now - began
+        done, stop, last = index + 1, should_stop(), index + 1 == total
+        log = done % log_every == 0 or last or stop
+        save = last or stop or time.perf_counter() - saved > checkpoint_seconds
+        if not (log or save):
+            continue  # the device goes on without waiting for Python
+        values, now = watch.read(), time.perf_counter()
+        seconds = spent + now - began
+        if log:
             record = {
                 "step": done,
                 "images_seen": done * batch_size,
-                "loss": float(output.loss),
+                "loss": values.pop("loss"),
                 "lr": optimizer.param_groups[0]["lr"],
-                **{name: float(value) for name, value in output.metrics.items()},
+                **values,
                 "seconds": seconds,
                 "images_per_second": (done - start) * batch_size / (now - began),
             }
@@ -189,8 +194,9 @@ def fit(
                 checkpoint.log(record)
             if on_log is not None:
                 on_log(record)
-        if last or stop or now - saved > checkpoint_seconds:
-            checkpoint.save(method, optimizer, done, spent + now - began)
+        if save:
+            require_finite(method, index)
+            checkpoint.save(method, optimizer, done, seconds)
             saved = now
         if stop and not last:
             raise TrainingStopped(done)

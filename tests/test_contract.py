@@ -251,7 +251,7 @@ FAULTS: dict[type[Method], str] = {
     CarryKeepsTheGraph: "forward_returns_.*: carry holds the graph",
     MetricKeepsTheGraph: "forward_returns_.*: metric 'twice' is no detached scalar",
     LossPerImage: r"forward_returns_.*: the loss is \[.*return a finite scalar",
-    LossInHalfPrecision: "one_step_.*: the loss is torch.bfloat16 .* float",
+    LossInHalfPrecision: "one_step_.*: the loss is torch.bfloat16 .*float",
     HasUnusedParameter: r"gradients_reach_every_parameter: \['unused'\] got no gradient in 3 steps",
     ForgetsTheHead: r"param_groups_hold_.*: param_groups leaves out \['student.head",
     ListsTheHeadTwice: r"param_groups_hold_.*: param_groups holds \['student.head.* more than once",

@@ -1,9 +1,10 @@
 """DINO's loss and its center state."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ssl_zoo.nets import cross_view_pairs
 
@@ -34,8 +35,8 @@ class DINOLoss(nn.Module):
         self.register_buffer("center", torch.zeros(1, out_dim))
 
     def teacher_distribution(self, teacher_logits: Tensor, temperature: float) -> Tensor:
-        """Detached float32 targets [T, B, K] from teacher logits [T, B, K]."""
-        logits = teacher_logits.detach().float()
+        """Detached targets [T, B, K], at least float32, from teacher logits [T, B, K]."""
+        logits = _at_least_float32(teacher_logits.detach())
         match self.centering:
             case "mean":
                 return ((logits - self.center) / temperature).softmax(-1)
@@ -48,31 +49,72 @@ class DINOLoss(nn.Module):
         self, student_logits: Tensor, teacher_logits: Tensor, teacher_temperature: float = 0.04
     ) -> Tensor:
         """Student logits [S, B, K], teacher logits [T, B, K] of the first T views -> float32 scalar."""
-        with torch.autocast(student_logits.device.type, enabled=False):
-            targets = self.teacher_distribution(teacher_logits, teacher_temperature)
-            return self.cross_entropy(student_logits, targets)
+        return self.cross_entropy(
+            student_logits, self.teacher_distribution(teacher_logits, teacher_temperature)
+        )
 
     def cross_entropy(self, student_logits: Tensor, targets: Tensor) -> Tensor:
         """Student logits [S, B, K], target distributions [T, B, K] -> scalar, the mean over cross-view pairs.
 
         Raises ValueError if there is no pair of different views.
         """
-        pairs = cross_view_pairs(len(targets), len(student_logits))
-        if not pairs:
+        if not cross_view_pairs(len(targets), len(student_logits)):
             raise ValueError("DINO compares different views: give at least two student views")
-        total = targets.new_zeros(())
-        for j, logits in enumerate(student_logits):
-            others = [targets[i] for i, student in pairs if student == j]
-            if others:
-                log_p = (logits.float() / self.student_temperature).log_softmax(-1)
-                total = total - (torch.stack(others).sum(0) * log_p).sum(-1).mean()
-        return total / len(pairs)
+        loss: Tensor = _CrossEntropy.apply(student_logits, targets, self.student_temperature)
+        return loss
 
     @torch.no_grad()
     def update_center(self, teacher_logits: Tensor) -> None:
         """Move the center to the mean of raw teacher logits [T, B, K] (eq. 4); once a step, after its use."""
-        mean = teacher_logits.float().flatten(0, 1).mean(0, keepdim=True)
+        mean = _at_least_float32(teacher_logits).flatten(0, 1).mean(0, keepdim=True)
         self.center.lerp_(mean, 1 - self.center_momentum)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Cross-entropy over cross-view pairs with its gradient in closed form, one student view at a time.
+
+    Student view j meets the sum q_j of n_j targets, those of the other views, so its gradient is
+    (n_j softmax(s_j / T) - q_j) / (T B pairs). No softmax is kept: for wide logits memory is the limit.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student_logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        ctx.save_for_backward(student_logits, targets)
+        ctx.temperature = temperature
+        total, every = targets.new_zeros(()), targets.sum(0)
+        for j, logits in enumerate(student_logits):
+            log_p = (_at_least_float32(logits) / temperature).log_softmax(-1)
+            total = total - log_p.mul_(_others(targets, every, j)).sum()
+        return total / _terms(student_logits, targets)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        student_logits, targets = ctx.saved_tensors
+        scale = grad / (ctx.temperature * _terms(student_logits, targets))
+        targets = targets * -scale
+        every, gradient = targets.sum(0), torch.empty_like(student_logits)
+        for j, logits in enumerate(student_logits):
+            p = (_at_least_float32(logits) / ctx.temperature).softmax(-1)
+            count = len(targets) - (j < len(targets))
+            torch.addcmul(_others(targets, every, j), p, scale * count, out=gradient[j])
+        return gradient, None, None
+
+
+def _others(targets: Tensor, every: Tensor, view: int) -> Tensor:
+    """The sum [B, K] of all `targets` [T, B, K], which is `every`, without that of `view` itself."""
+    if view >= len(targets):
+        return every
+    return targets[1 - view] if len(targets) == 2 else every - targets[view]  # of two, no arithmetic
+
+
+def _terms(student_logits: Tensor, targets: Tensor) -> int:
+    """How many cross-entropies the mean is taken over: pairs of different views times images."""
+    return len(cross_view_pairs(len(targets), len(student_logits))) * student_logits.shape[1]
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def sinkhorn(scores: Tensor, iterations: int = 3) -> Tensor:

@@ -87,8 +87,9 @@ class DINO(Method):
         with torch.no_grad():
             teacher = self.teacher.module.by_resolution(views.global_crops)
         student = self.student.by_resolution(views.global_crops, views.local_crops)
-        loss = self.loss(student, teacher, temperature)
-        entropy = torch.special.entr(self.loss.teacher_distribution(teacher, temperature)).sum(-1).mean()
+        targets = self.loss.teacher_distribution(teacher, temperature)
+        loss = self.loss.cross_entropy(student, targets)
+        entropy = torch.special.entr(targets).sum(-1).mean()
         metrics = {
             "teacher_entropy": entropy,
             "kl": loss.detach() - entropy,

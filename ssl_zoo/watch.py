@@ -1,0 +1,50 @@
+"""Whether a training is still finite, found out without waiting for the device at each step."""
+
+import torch
+from torch import Tensor, nn
+
+from ssl_zoo.method import StepOutput
+
+_NEVER = 2**62  # no step comes later
+
+
+class Watch:
+    """Loss and metrics as they pass, kept on `device`: nothing waits for it until they are read."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._names: tuple[str, ...] = ()
+        self._latest = torch.empty(0)
+        self._first: dict[tuple[str, ...], Tensor] = {}  # names -> the first step at which each was broken
+
+    def see(self, output: StepOutput, index: int) -> None:
+        """Note what step `index` gave."""
+        values = {"loss": output.loss, **output.metrics}
+        self._names = tuple(values)
+        moved = [value.to(self._device, torch.float32, non_blocking=True) for value in values.values()]
+        self._latest = torch.stack(moved)
+        broken = torch.where(self._latest.isfinite(), _NEVER, index)
+        self._first[self._names] = torch.minimum(broken, self._first.get(self._names, broken))
+
+    def read(self) -> dict[str, float]:
+        """Wait for the device and return the latest values.
+
+        Raises FloatingPointError if any value seen was not finite, and names those of the earliest such step.
+        """
+        first = [
+            (step, name)
+            for names, steps in self._first.items()
+            for step, name in zip(steps.tolist(), names, strict=True)
+        ]
+        earliest = min(first)[0]
+        if earliest != _NEVER:
+            broken = ", ".join(name for step, name in first if step == earliest)
+            raise FloatingPointError(f"{broken} not finite at step {earliest}; lower optim.lr")
+        return dict(zip(self._names, self._latest.tolist(), strict=True))
+
+
+def require_finite(module: nn.Module, index: int) -> None:
+    """Raise FloatingPointError if step `index` broke weights, which the loss would show a step later."""
+    for name, parameter in module.named_parameters():
+        if not parameter.isfinite().all():
+            raise FloatingPointError(f"{name} not finite after step {index}; lower optim.lr")
