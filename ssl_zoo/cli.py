@@ -222,7 +222,7 @@ def main(arguments: list[str] | None = None) -> None:
             print_error=False,
             result_action="return_value",
         )
-    except (CycloptsError, ValueError, FileNotFoundError) as error:
+    except (CycloptsError, ValueError, FileNotFoundError, ImportError) as error:
         print(f"ssl-zoo: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
