@@ -75,7 +75,7 @@ def test_step_0_and_frozen_encoders_have_a_row_each(started):
     assert results.bench["init"].startswith("start.safetensors sha256:")
 
 
-def test_every_method_starts_from_the_weights(started):
+def test_every_method_starts_from_the_weights(started, tmp_path):
     folder, _ = started
     cells = {}
     for label in ("byol-seed1", "random-seed1", "init-seed0"):
@@ -88,6 +88,9 @@ def test_every_method_starts_from_the_weights(started):
     assert cells["random-seed1"].init is None
     stored = load_file(folder / "bench" / "cells" / "init-seed0" / "encoder.safetensors")
     assert all(torch.equal(stored[key], weights[key]) for key in weights)  # batch norms as they came
+    changed = save_weights(tmp_path / "start.safetensors", 9)
+    with pytest.raises(ValueError, match=r"planned was start\.safetensors sha256:\w+; plan again"):
+        build(cell.shared, "byol", config, cell.seed, str(changed))
 
 
 def test_the_recipe_card_says_how_an_encoder_was_made(started):
