@@ -79,3 +79,18 @@ def test_a_data_set_that_cannot_be_loaded_is_told(home: Path, hub, monkeypatch: 
         ValueError, match=r"hf:x needs the package `datasets`; run: pip install 'ssl-zoo\[hf\]'"
     ):
         create_dataset("hf:x")
+
+
+def test_a_configuration_follows_a_colon(home: Path, hub) -> None:
+    for config, rows in (("one", slice(4)), ("two", slice(4, 12))):
+        write_parquet(
+            home / f"{config}/train-00000-of-00001.parquet", COLOUR[rows], LABELS[: len(COLOUR[rows])] % 2
+        )
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}/train-*\n" for name in ("one", "two"))
+    (home / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    dataset = create_dataset(f"hf:{home}:two")
+    assert len(dataset.split("train")) + len(dataset.split("test")) == 8
+    with pytest.raises(
+        ValueError, match=r"cannot be loaded: Config name is missing(.|\n)*give hf:NAME\[:CONFIG\]"
+    ):
+        create_dataset(f"hf:{home}")

@@ -157,3 +157,14 @@ def test_photos_in_parquet_are_found_by_name(home: Path) -> None:
     (home / "imagenette/data/validation-00000-of-00001.parquet").unlink()
     with pytest.raises(FileNotFoundError, match="imagenette was not found"):  # not a test part of our own
         create_dataset("imagenette", home)
+
+
+def test_imagenette_is_downloaded_in_one_size(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(root: Path, size: str, download: bool) -> None:
+        assert (size, download) == ("320px", True)
+        for part, start in (("train", 0), ("val", 30)):
+            draw_classes(root / "imagenette2-320" / part, {"n01440764": 2, "n03394916": 2}, start, side=70)
+
+    monkeypatch.setattr(torchvision.datasets, "Imagenette", download)
+    test = create_dataset("imagenette").split("test")
+    assert (test.classes, test.labels.tolist()) == (("tench", "French horn"), [0, 0, 1, 1])

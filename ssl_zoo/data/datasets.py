@@ -124,11 +124,11 @@ def create_dataset(
     Names are looked for in `data_dir`, else in `SSL_ZOO_DATA`, else downloaded; `digits` needs no files.
     `labels` is a CSV file (see apply_labels) or "none", which forgets all labels; `on_bad_image` and `window`
     are those of scan. Without a test part of its own, 20 % are held out (see held_out). "train" holds the
-    labelled images outside the test, "pretrain" all images outside of it, and with `transductive` the test
-    images too; without labels both are the same. Images of one size up to 64 pixels are decoded once and
-    mapped from the cache folder; others are Photos. Raises ValueError for an unknown name, for an option that
-    a source cannot use and for a broken file, FileNotFoundError, naming the places, for missing ones, OSError
-    for a cache it cannot write.
+    labelled images outside the test, "pretrain" these, all others outside of it, and with `transductive` the
+    test images, in this order; without labels both are the same. Images of one size up to 64 pixels are
+    decoded once and mapped from the cache folder; others are Photos. Raises ValueError for an unknown name,
+    for an option that a source cannot use and for a broken file, FileNotFoundError, naming the places, for
+    missing ones, OSError for a cache it cannot write.
     """
     kind, _, rest = spec.partition(":")
     if kind in _LISTS and rest:
