@@ -1,7 +1,7 @@
 """The rule by which the code blocks of our pages are run.
 
 A page runs from top to bottom in a folder of its own, which holds what `prepare` puts there. Names in
-capitals stand for what a reader has: DATA, PHOTOS, LABELS.csv.
+capitals stand for what a reader has: PHOTOS, CLASSES, LABELS.csv, IMAGES.parquet, DATA, WEIGHTS.pth.
 
 - A block whose first line is a comment that names a file, `# mine.py` or `# bench.yaml: what for`, is saved
   under that name.
@@ -15,18 +15,21 @@ capitals stand for what a reader has: DATA, PHOTOS, LABELS.csv.
 import re
 import runpy
 import shlex
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
+import torchvision
 from made_command import run_here
 from made_data import write_parquet
-from PIL import Image, ImageDraw
+from made_photos import write_photos
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SHORT = ["--budget", "steps=2", "--set", "run.executor=inline", "run.threads=1"]
-NARROW = ["backbone.width=8", "--backbone", "resnet8", "--batch-size", "16"]  # unless the line names its own
+NARROW = ["--backbone", "resnet8", "--batch-size", "16", "--set", "backbone.width=8"]
 
 
 class Block(NamedTuple):
@@ -38,12 +41,12 @@ class Block(NamedTuple):
 
 
 def blocks(page: str) -> list[Block]:
-    """The fenced blocks of a page, in order; raises AssertionError for an indented fence, which none runs."""
-    assert not re.search(r"^[ >]+```", page, flags=re.M), "a fenced block is indented: it would not be run"
+    """The fenced blocks of a page, in order; raises AssertionError for a fence that would not be found."""
     found = []
     for language, text in re.findall(r"^```(\w*)\n(.*?)^```$", page, flags=re.M | re.S):
         named = re.match(r"# ([\w./-]+\.\w+)(:.*)?\n", text)
         found.append(Block(language, text, named[1] if named else None))
+    assert page.count("```") == 2 * len(found), "a fence is indented, not closed or of an odd language"
     return found
 
 
@@ -94,30 +97,18 @@ def short(arguments: list[str]) -> list[str]:
 
 
 def prepare(folder: Path) -> None:
-    """What a reader has: a clone's examples, DATA with a tiny cifar10, PHOTOS, LABELS.csv of most of them."""
+    """What a reader has: a clone's examples, photos, labels, tables and weights."""
     for name in ("examples", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
-    for split in ("train", "test"):
-        write_parquet(folder / f"DATA/cifar10/{split}-00000-of-00001.parquet", images, np.arange(64) % 10)
-        images = 255 - images
-    photos = [draw(folder / "PHOTOS", number, rng) for number in range(60)]
-    rows = [f"{photo.name},{'disc' if number % 2 else 'box'}" for number, photo in enumerate(photos[:40])]
+    photos = write_photos(folder / "CLASSES")
+    (folder / "PHOTOS").mkdir()
+    for photo in photos:
+        shutil.copy(photo, folder / "PHOTOS")
+    rows = [f"{photo.name},{photo.parent.name}" for photo in photos if int(photo.stem[-3:]) < 14]
     (folder / "LABELS.csv").write_text("\n".join(["path,label", *rows]) + "\n")
-
-
-def draw(folder: Path, number: int, rng: np.random.Generator) -> Path:
-    """A photo of a box (even numbers) or a disc, of its own size, mode and format."""
-    folder.mkdir(exist_ok=True)
-    width, height = (int(side) for side in rng.integers(70, 120, 2))
-    image = Image.new("RGB", (width, height), tuple(int(value) for value in rng.integers(0, 100, 3)))
-    corner = rng.integers(0, 30, 2)
-    box = (*corner.tolist(), *(corner + rng.integers(30, 40)).tolist())
-    colour = tuple(int(value) for value in rng.integers(150, 256, 3))
-    pen = ImageDraw.Draw(image)
-    pen.ellipse(box, colour) if number % 2 else pen.rectangle(box, colour)
-    mode, suffix = [("RGB", "jpg"), ("RGBA", "png"), ("L", "jpg"), ("P", "png"), ("CMYK", "jpg")][number % 5]
-    file = folder / f"photo-{number:02}.{suffix}"
-    image.convert(mode).save(file)
-    return file
+    images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
+    labels = np.arange(64) % 10
+    write_parquet(folder / "IMAGES.parquet", images, labels)
+    for split, pixels in (("train", images), ("test", 255 - images)):
+        write_parquet(folder / f"DATA/cifar10/{split}-00000-of-00001.parquet", pixels, labels)
+    torch.save(torchvision.models.resnet18().state_dict(), folder / "WEIGHTS.pth")

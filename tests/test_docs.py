@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from made_pages import PAGES, ROOT, blocks, prepare, run_page, short
+from made_pages import PAGES, ROOT, prepare, run_page, short
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +19,7 @@ def _reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("SSL_ZOO_DATA", raising=False)
     monkeypatch.syspath_prepend(str(desk))
     monkeypatch.chdir(desk)
+    monkeypatch.setattr("ssl_zoo.data.loading.MOST_WORKERS", 0)  # a few photos need no processes
     loaded = set(sys.modules)
     yield
     for name in set(sys.modules) - loaded:
@@ -29,11 +30,10 @@ def _reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_blocks_run(page: Path) -> None:
     prepare(Path.cwd())
-    runnable = [block for block in blocks(page.read_text()) if block.language in ("python", "bash")]
-    assert run_page(page.read_text()) >= len(runnable)
+    run_page(page.read_text())
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "examples/plugin/README.md"], ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
@@ -60,7 +60,8 @@ def test_blocks_are_saved_or_share_their_names() -> None:
         ("```bash\nssl-zoo list nothing\n```\n", "exit code 2 of ssl-zoo list nothing"),
         ("```bash\nssl-zoo bench --methods dinoo --dataset digits\n```\n", "exit code 2 of ssl-zoo bench"),
         ("```bash\nssl-zoo list methods\ncurl example.org\n```\n", "no rule for curl example.org"),
-        ("1. First\n   ```bash\n   ssl-zoo list\n   ```\n", "indented"),
+        ("1. First\n   ```bash\n   ssl-zoo list\n   ```\n", "a fence is indented"),
+        ("```bash\nssl-zoo list\n", "not closed"),
     ],
 )
 def test_a_wrong_block_is_noticed(page: str, reason: str) -> None:
