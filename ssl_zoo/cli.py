@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
+from ssl_zoo import cli_use
+
 app = App(
     name="ssl-zoo",
     help="""Find out which self-supervised vision method is better on your images, and trust the answer.
@@ -31,6 +33,7 @@ def bench(
     dataset: str | None = None,
     data_dir: Path | None = None,
     labels: str | None = None,
+    eval_data: str | None = None,
     backbone: str | None = None,
     init: str | None = None,
     image_size: int | None = None,
@@ -70,6 +73,8 @@ def bench(
     labels
         A CSV file `path,label[,group][,split]` for your own images; the other images are trained on without
         labels. `none` ignores class folders.
+    eval_data
+        Other images, with labels, to evaluate on instead of the data set's own train and test.
     backbone
         A name from `ssl-zoo list backbones`, or timm:NAME; default resnet8 up to 64 px, else resnet18.
     init
@@ -117,7 +122,7 @@ def bench(
         "budget": _budget(budget),
         "seeds": seeds,
         "plugins": plugin,
-        "data": {k: str(v) for k, v in {"dir": data_dir, "labels": labels}.items() if v},
+        "data": {k: str(v) for k, v in {"dir": data_dir, "labels": labels, "eval": eval_data}.items() if v},
         "run": {
             k: v for k, v in {"device": device, "precision": precision, "executor": executor}.items() if v
         },
@@ -211,6 +216,10 @@ def run_cell(cell: Path, /, *, attached: Annotated[bool, Parameter(negative="", 
         print(json.dumps(event), flush=True)
 
     return {"done": 0, "failed": 1, "stopped": 130}[run_cell(cell.parent, emit, should_stop)]
+
+
+app.command(cli_use.evaluate, name="eval")
+app.command(cli_use.embed)
 
 
 def main(arguments: list[str] | None = None) -> None:

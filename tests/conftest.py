@@ -1,8 +1,11 @@
 """Settings of all tests."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is loaded
 
 import pytest
 import torch
@@ -46,3 +49,11 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the path for packages installed by a test."""
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The image cache of a module's tests lies in a temporary folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -17,6 +17,7 @@ from ssl_zoo.evaluation import Encoder, evaluate, score, search
 from ssl_zoo.evaluation.collapse import feature_std, rankme
 from ssl_zoo.evaluation.features import extract, fit_size, to_input
 from ssl_zoo.evaluation.knn import knn_scores, top_accuracy
+from ssl_zoo.evaluation.spread import uniformity
 
 
 def test_extract_equals_the_computation_by_hand_whatever_the_batches():
@@ -86,7 +87,9 @@ def test_images_are_fitted_as_torchvision_does_and_only_where_needed():
 KEYS = {
     *("knn_top1", "knn_top5", "knn_by_k", "knn_k", "knn_temperature", "linear_top1", "linear_top5"),
     *("linear_balanced_accuracy", "linear_c", "linear_converged", "map_at_r", "rankme", "feature_std"),
+    "uniformity",
 }
+LABEL_FREE = {"rankme", "feature_std", "uniformity"}
 
 
 def test_score_gives_every_metric():
@@ -100,6 +103,7 @@ def test_score_gives_every_metric():
     assert result["linear_converged"] is True
     assert 0.5 < result["map_at_r"] <= 1
     assert (result["rankme"], result["feature_std"]) == (rankme(x), feature_std(x))
+    assert result["uniformity"] == uniformity(test_x)
     assert json.loads(json.dumps(result)) == result
 
 
@@ -135,6 +139,19 @@ def test_a_test_set_without_the_last_class_is_scored_all_the_same():
     assert min(result["knn_top1"], result["linear_top1"], result["linear_balanced_accuracy"]) > 0.9
 
 
+def test_no_two_test_images_of_one_class_leave_out_retrieval_only():
+    x, y = blobs(60)
+    result = score(
+        x,
+        y,
+        *(part[[y.tolist().index(label) for label in range(3)]] for part in (x, y)),
+        folds=[],
+        num_classes=3,
+    )
+    assert result["map_at_r"] is None
+    assert result["linear_top1"] == 1
+
+
 def test_permuted_test_labels_score_at_chance():
     (x, y), (test_x, test_y) = blobs(400, classes=4), blobs(1000, classes=4, seed=1)
     shuffled = test_y[torch.randperm(1000)]
@@ -148,7 +165,7 @@ def test_without_labels_only_the_spread_is_measured():
     x, y = blobs(50)
     result = score(x, None, x, None, folds=[], num_classes=0)
     assert set(result) == KEYS
-    assert {name for name, value in result.items() if value is not None} == {"rankme", "feature_std"}
+    assert {name for name, value in result.items() if value is not None} == LABEL_FREE
     with pytest.raises(ValueError, match="one side only"):
         score(x, y, x, None, folds=[], num_classes=3)
 
@@ -201,7 +218,7 @@ def test_evaluate_takes_a_backbone_or_an_encoder_and_gives_floats():
 def test_evaluate_without_labels_or_with_different_classes():
     backbone = create_backbone("resnet8", image_size=16, width=8)
     train, test = striped(40, 0, labelled=False), striped(20, 1, labelled=False)
-    assert set(evaluate(backbone, train, test)) == {"rankme", "feature_std"}
+    assert set(evaluate(backbone, train, test)) == LABEL_FREE
     other = Split(test.images, None, ("columns", "rows"), "other")
     with pytest.raises(ValueError, match="same"):
         evaluate(backbone, train, other)

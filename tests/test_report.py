@@ -105,7 +105,7 @@ def test_page_says_what_is_missing(tmp_path: Path):
     ]
     page = page_of(write_bench(tmp_path, made_up_results(rows), cells=False))
     for words in (
-        "No labels: there is nothing to rank.",
+        "Without labels no method is ranked; label about 100 images and run: ssl-zoo eval --encoder RUN",
         "No k-NN top-1 was measured",
         "No training metrics were logged",
         "No crops were kept for dino",

@@ -62,7 +62,7 @@ def run_bench(
     """
     planned = plan(config)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = Path(out) if out is not None else Path("runs") / f"{_slug(config.dataset)}-{stamp}"
+    folder = Path(out) if out is not None else Path("runs") / f"{slug(config.dataset)}-{stamp}"
     progress.planned(planned, folder, estimate(planned))
     terms = _terms(config, planned)
     if dry_run:
@@ -105,6 +105,7 @@ def _terms(config: BenchConfig, planned: Plan) -> dict[str, Any]:
     return {
         "name": f"{config.dataset}, {', '.join(m.label for m in config.methods)}",
         "dataset": config.dataset,
+        "eval_data": shared.eval_data,
         "images": shared.images,
         "backbone": shared.backbone.name,
         "init": shared.init,
@@ -114,6 +115,7 @@ def _terms(config: BenchConfig, planned: Plan) -> dict[str, Any]:
         "steps": shared.steps,
         "views": shared.views,
         "primary_metric": shared.primary_metric,
+        "report_images": config.report.images,
         "precision": shared.precision,
         "device": planned.cells[0].device,
         "threads": planned.cells[0].threads,
@@ -159,7 +161,8 @@ def _is_done(place: Path) -> bool:
     return file.exists() and json.loads(file.read_text())["status"] == "done"
 
 
-def _slug(dataset: str) -> str:
+def slug(dataset: str) -> str:
+    """The name of a data set as a part of a path."""
     return "".join(c if c.isalnum() or c == "-" else "-" for c in dataset).strip("-")
 
 

@@ -70,6 +70,7 @@ class DataConfig(Section):
 
     dir: str | None = None
     labels: str | None = None
+    eval: str | None = None
     on_bad_image: Literal["error", "skip"] = "error"
     window: Literal["dtype", "percentile"] | tuple[float, float] = "dtype"
     transductive: bool = False
@@ -79,6 +80,7 @@ class EvaluationConfig(Section):
     knn_k: tuple[Count, ...] = (1, 5, 10, 20, 100, 200)
     knn_temperature: Annotated[float, Field(ge=0.002)] = 0.07
     primary_metric: Literal["knn_top1", "linear_top1", "map_at_r"] = "knn_top1"
+    finetune: bool = False
 
 
 class RunConfig(Section):
@@ -93,7 +95,7 @@ class RunConfig(Section):
 
 
 class ReportConfig(Section):
-    images: Literal["auto"] = "auto"
+    images: Literal["auto", "show", "hide"] = "auto"
 
 
 class BenchConfig(Section):

@@ -15,7 +15,7 @@ from ssl_zoo.bench.budget import Cost, measure
 from ssl_zoo.bench.config import BackboneEntry, BenchConfig, DataConfig, MethodEntry, frozen_label
 from ssl_zoo.data.augment import adapt
 from ssl_zoo.data.datasets import Dataset, create_dataset
-from ssl_zoo.data.splits import Roles, roles
+from ssl_zoo.data.splits import Roles, evaluated_on, roles
 from ssl_zoo.draws import seed_from
 from ssl_zoo.errors import explain
 from ssl_zoo.evaluation.encoder import frozen_encoder
@@ -47,6 +47,8 @@ class Shared(BaseModel):
     knn_k: tuple[int, ...]
     knn_temperature: float
     primary_metric: str
+    finetune: bool = False
+    eval_data: str | None = None
 
 
 class Cell(BaseModel):
@@ -125,6 +127,8 @@ def plan(config: BenchConfig) -> Plan:
         knn_k=config.evaluation.knn_k,
         knn_temperature=config.evaluation.knn_temperature,
         primary_metric=config.evaluation.primary_metric,
+        finetune=config.evaluation.finetune,
+        eval_data=short_name(config.data.eval) if config.data.eval else None,
     )
     configs: dict[str, MethodConfig] = {}
     costs: dict[str, Cost] = {}
@@ -185,14 +189,20 @@ def plan(config: BenchConfig) -> Plan:
 
 
 def open_dataset(source: str, data: DataConfig) -> Dataset:
-    """The data set `source`, read as the configuration says."""
-    return create_dataset(
+    """The data set `source`, read as the configuration says, with train and test of `data.eval` if given."""
+    dataset = create_dataset(
         source,
         data.dir,
         labels=data.labels,
         on_bad_image=data.on_bad_image,
         window=data.window,
         transductive=data.transductive,
+    )
+    if data.eval is None:
+        return dataset
+    how = data if ":" in data.eval else DataConfig()  # a public data set needs no reading
+    return evaluated_on(
+        dataset, create_dataset(data.eval, data.dir, on_bad_image=how.on_bad_image, window=how.window)
     )
 
 
@@ -269,13 +279,12 @@ def _absolute(source: str) -> str:
 
 def _absolute_data(data: DataConfig) -> DataConfig:
     paths = {name: getattr(data, name) for name in ("dir", "labels")}
-    return data.model_copy(
-        update={
-            name: str(Path(path).expanduser().absolute())
-            for name, path in paths.items()
-            if path not in (None, "none")
-        }
-    )
+    absolute = {
+        name: str(Path(path).expanduser().absolute())
+        for name, path in paths.items()
+        if path not in (None, "none")
+    }
+    return data.model_copy(update={**absolute, "eval": data.eval and _absolute(data.eval)})
 
 
 def _create(backbone: BackboneEntry, image_size: int) -> Backbone:

@@ -95,9 +95,11 @@ class Progress:
         if status != "done":
             self.console.print(f"[red]{cell.folder:<18} {status}[/] {result['error']}", highlight=False)
             return
-        score = result.get("knn_top1")
-        words = f"k-NN {score:.1%}" if score is not None else "no labels"
-        self._say(f"{cell.folder:<18} {words}  {result['train_seconds']:.0f} s training")
+        self._say(f"{cell.folder:<18} {_scored(result)}  {result['train_seconds']:.0f} s training")
+
+    def evaluated(self, name: str, scores: dict[str, Any]) -> None:
+        """One line for an encoder that was trained before."""
+        self._say(f"{name:<18} {_scored(scores)}")
 
     def show(self, results: "Results") -> None:
         """The table, and where everything lies."""
@@ -107,3 +109,8 @@ class Progress:
     def _say(self, line: str) -> None:
         if not self.quiet:
             self.console.print(line, highlight=False)
+
+
+def _scored(scores: dict[str, Any]) -> str:
+    score = scores.get("knn_top1")
+    return f"k-NN {score:.1%}" if score is not None else "no labels"

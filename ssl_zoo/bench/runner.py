@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.utils import make_grid, save_image
 
 from ssl_zoo.backbones.weights import check_weights
+from ssl_zoo.bench.assess import assess
 from ssl_zoo.bench.config import import_plugin
 from ssl_zoo.bench.plan import Cell, build, build_backbone, open_dataset, write_text
 from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD
@@ -23,7 +24,6 @@ from ssl_zoo.data.datasets import Split
 from ssl_zoo.data.loading import fitted_images, views_of
 from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.data.splits import roles
-from ssl_zoo.evaluation import score
 from ssl_zoo.evaluation.encoder import Encoder, frozen_encoder, save_encoder
 from ssl_zoo.evaluation.features import to_input
 from ssl_zoo.method import Method
@@ -74,7 +74,8 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
     for plugin in cell.plugins:
         import_plugin(plugin)
     shared = cell.shared
-    parts = roles(open_dataset(cell.source, cell.data))
+    dataset = open_dataset(cell.source, cell.data)
+    parts = roles(dataset)
     if parts.fingerprint != shared.fingerprint:
         raise ValueError(
             f"{shared.dataset} is not the data that was planned with; plan again in a new folder"
@@ -112,16 +113,16 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
 
     emit({"event": "evaluating"})
     began = time.perf_counter()
-    train_x, test_x = (encoder.embed(part.images, workers=cell.workers) for part in (parts.train, parts.test))
-    scores = score(
-        train_x,
-        parts.train.labels,
-        test_x,
-        parts.test.labels,
-        folds=parts.folds,
-        num_classes=len(parts.train.classes),
+    scores = assess(
+        encoder,
+        parts,
+        folder,
+        flip=dataset.flip,
         knn_k=shared.knn_k,
         knn_temperature=shared.knn_temperature,
+        finetuned=shared.finetune,
+        seed=cell.seed,
+        workers=cell.workers,
     )
     save_encoder(folder, encoder)
     return {

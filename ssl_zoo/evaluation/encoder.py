@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from ssl_zoo.backbones import create_backbone
 from ssl_zoo.backbones.external import PREFIX, Timm, native
 from ssl_zoo.backbones.weights import load_weights
-from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalize
 from ssl_zoo.data.loading import fit_size
 from ssl_zoo.data.photos import Photos
 from ssl_zoo.evaluation.features import evaluating, extract, to_input
@@ -61,6 +61,13 @@ class Encoder(nn.Module):
     def transform(self, image: Image | Tensor) -> Tensor:
         """The input [3, S, S] float32, normalised, for a PIL image or uint8 tensor [C, H, W] of any size."""
         return to_input(_pixels(image), self.image_size, self.mean, self.std)[0]
+
+    def from_views(self, x: Tensor) -> Tensor:
+        """Views [B, 3, S, S], which come normalised for ImageNet, normalised as the encoder expects them."""
+        if (self.mean, self.std) == (IMAGENET_MEAN, IMAGENET_STD):
+            return x
+        mean, std = (x.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return normalize(x * std + mean, self.mean, self.std)
 
     def embed(self, images: Images, *, workers: int | None = None) -> Tensor:
         """Features [N, out_dim] float32, on the CPU, of images uint8 [N, C, H, W], photos or a list.

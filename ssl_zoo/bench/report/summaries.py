@@ -21,7 +21,14 @@ TITLES = {
     "linear_top5": "linear top-5",
     "linear_balanced_accuracy": "linear balanced accuracy",
     "map_at_r": "mAP@R",
+    "finetune_top1": "tuned top-1",
+}
+"""Metrics that need labels, shares in [0, 1]."""
+LABEL_FREE = {
+    "feature_std": "feature std",
     "rankme": "RankMe",
+    "alignment": "alignment",
+    "uniformity": "uniformity",
 }
 _COUNTED = {"done", "collapsed"}  # a collapse is a result; a stopped run is not
 _COSTS = ("images_seen", "views_seen", "train_seconds", "images_per_second")
@@ -73,7 +80,8 @@ def summary(rows: Sequence[Row], primary_metric: str = "knn_top1") -> list[Summa
 
 
 def _summarise(label: str, rows: list[Row], primary: str, baseline: dict[int, float]) -> Summary:
-    scores = {metric: list(_by_seed(rows, metric).values()) for metric in dict.fromkeys([primary, *TITLES])}
+    metrics = dict.fromkeys([primary, *TITLES, *LABEL_FREE])
+    scores = {metric: list(_by_seed(rows, metric).values()) for metric in metrics}
     by_seed = _by_seed(rows, primary)
     reference = all(is_reference(row) for row in rows)
     once = reference and label != BASELINE and bool(by_seed)  # the one evaluation holds for every seed
@@ -115,6 +123,12 @@ def _tally(words: Iterable[str | None]) -> str:
     if len(counts) == 1:
         return next(iter(counts))
     return ", ".join(f"{number} {word}" for word, number in counts.most_common())
+
+
+def are_unlabelled(summaries: Sequence[Summary]) -> bool:
+    """Whether features were measured, but nothing that needs labels."""
+    measured = {metric for item in summaries for metric in item.scores}
+    return bool(measured) and measured.isdisjoint(TITLES)
 
 
 def can_rank(summaries: Sequence[Summary]) -> bool:
@@ -186,7 +200,11 @@ def _unscored(summaries: Sequence[Summary]) -> Finding:
     trained = [item for item in summaries if not item.is_reference]
     if not any(word in item.status for item in trained for word in _COUNTED):
         return Finding("no method finished: there is nothing to rank")
-    return Finding("no labels: there is nothing to rank", "RankMe and the verdict need no labels.")
+    return Finding(
+        "without labels no method is ranked; label about 100 images and run: "
+        "ssl-zoo eval --encoder RUN --data SPEC --labels FILE.csv",
+        "What is measured without labels tells a collapse, not which features are better.",
+    )
 
 
 def _gains(scored: Sequence[Summary], metric: str) -> str:
