@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 import ssl_zoo
 from ssl_zoo.backbones import create_backbone
+from ssl_zoo.bench.cells import Cell
 from ssl_zoo.bench.config import frozen_label
-from ssl_zoo.bench.plan import Cell, build
+from ssl_zoo.bench.plan import build
 from ssl_zoo.bench.report import summary, to_markdown
 from ssl_zoo.bench.report.summaries import finding, remarks
 from ssl_zoo.registry import method_class

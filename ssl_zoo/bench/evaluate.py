@@ -12,8 +12,9 @@ import torch
 
 from ssl_zoo.bench import slug
 from ssl_zoo.bench.assess import assess
+from ssl_zoo.bench.cells import Cell, write_text
 from ssl_zoo.bench.config import DataConfig, EvaluationConfig
-from ssl_zoo.bench.plan import Cell, open_dataset, short_name, write_text
+from ssl_zoo.bench.plan import open_dataset, short_name
 from ssl_zoo.bench.progress import Progress
 from ssl_zoo.bench.results import FIELDS, Results, judge
 from ssl_zoo.data.datasets import Dataset

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 import rich.progress as bars
 from rich.console import Console
 
-from ssl_zoo.bench.plan import Cell, Plan
+from ssl_zoo.bench.cells import Cell
+from ssl_zoo.bench.plan import Plan
 from ssl_zoo.bench.report.table import render_table
 from ssl_zoo.bench.runner import Emit
 

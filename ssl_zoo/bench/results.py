@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo.bench.plan import Cell, write_text
+from ssl_zoo.bench.cells import Cell, write_text
 from ssl_zoo.evaluation.collapse import collapse_verdict
 
 _LONG_HORIZON = 0.2  # of the run; a teacher that averages over more still remembers its random start
