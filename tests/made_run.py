@@ -1,8 +1,10 @@
 """A small finished bench, and small data, for the tests of what is done with one."""
 
+import pytest
 from made_data import write_idx
 
 import ssl_zoo
+from ssl_zoo.cli import main
 
 SMALL = {"name": "resnet8", "width": 8}
 TRAIN, TEST = 100, 40
@@ -30,3 +32,15 @@ def small_bench(folder, data_dir, **fields):
         "run": run,
     } | fields
     return ssl_zoo.bench(fields.pop("methods"), fields.pop("dataset"), out=folder, quiet=True, **fields)
+
+
+def command(*arguments):
+    """Run `ssl-zoo` here; returns its exit code."""
+    with pytest.raises(SystemExit) as left:
+        main([*map(str, arguments)])
+    return left.value.code
+
+
+def on(data_dir):
+    """The flags that name `small_data`."""
+    return "--data", "fashion-mnist", "--data-dir", data_dir, "--device", "cpu"
