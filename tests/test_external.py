@@ -1,5 +1,7 @@
 """Backbones of timm: widths, sizes, tokens, and errors that name the way out."""
 
+from importlib import import_module
+
 import pytest
 import timm
 import torch
@@ -201,3 +203,10 @@ def test_a_backbone_that_does_not_fit_is_an_error_of_the_plan(backbone, words) -
     with pytest.raises(ValueError, match="backbone") as caught:
         planned(backbone)
     assert words in str(caught.value)
+
+
+def test_a_method_that_needs_tokens_says_so_in_the_plan() -> None:
+    import_module("probes.mae")
+    fields = {"methods": ["mae"], "dataset": "digits", "backbone": "resnet8", "budget": {"steps": 1}}
+    with pytest.raises(ValueError, match="mae needs a TokenBackbone, resnet8 is none; give one such as vit"):
+        plan(load(fields=fields))

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as tv
 
 from ssl_zoo.data.collate import MultiCropCollate
 from ssl_zoo.data.datasets import Split
-from ssl_zoo.data.loading import fitted_batches, fitted_images, train_views, views_of
+from ssl_zoo.data.loading import fit_size, fitted_batches, fitted_images, train_views, views_of
 from ssl_zoo.data.photos import Photos
 from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.method import Augment, ViewSpec
@@ -74,6 +76,12 @@ def test_fitted_photos_are_resized_and_centred_in_order(split, workers):
     assert torch.equal(torch.cat(batches), fitted_images(split.images, torch.arange(7), 32))
     tall = split.images.decode(6).float().mean()  # a square: nothing is cut away
     assert batches[1][2].float().mean() == pytest.approx(tall.item(), abs=1)
+
+
+def test_a_long_strip_is_fitted_as_its_middle_part():
+    strip = torch.randint(256, (1, 3, 2, 2000), dtype=torch.uint8)
+    whole = tv.center_crop(tv.resize(strip, [8], InterpolationMode.BICUBIC, antialias=True), [8])
+    assert torch.equal(fit_size(strip, 8), whole)
 
 
 def test_photos_without_a_size_are_refused(split):

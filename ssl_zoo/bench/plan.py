@@ -83,6 +83,7 @@ def plan(config: BenchConfig) -> Plan:
         patch = network.patch_size if isinstance(network, TokenBackbone) else 4
         grey = parts.pretrain.grey
         views = adapt(method_config.views, image_size, grey=grey, flip=dataset.flip, patch=patch)
+        _check_kind(network, backbone.name, entry)
         _check_sizes(network, backbone.name, views)
         configs[entry.label] = method_config.model_copy(update={"views": views})
         method = build(shared, entry.method, configs[entry.label], config.seeds[0], init)
@@ -199,6 +200,12 @@ def _create(backbone: BackboneEntry, image_size: int) -> Backbone:
         return create_backbone(backbone.name, image_size, **backbone.options)
     except TypeError as error:  # an option that the backbone does not have
         raise ValueError(f"backbone {backbone.name}: {error}") from error
+
+
+def _check_kind(network: Backbone, name: str, entry: MethodEntry) -> None:
+    kind = method_class(entry.method).backbone_type
+    if not isinstance(network, kind):
+        raise ValueError(f"{entry.label} needs a {kind.__name__}, {name} is none; give one such as vit_tiny")
 
 
 def _check_sizes(network: Backbone, name: str, views: ViewSpec) -> None:

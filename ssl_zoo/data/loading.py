@@ -89,7 +89,10 @@ def fit_size(images: Tensor, image_size: int | None) -> Tensor:
             f"images are {images.dtype} {list(images.shape)}; give uint8 [N, C, H, W] with 1 or 3 channels"
         )
     if image_size is not None and tuple(images.shape[2:]) != (image_size, image_size):
-        if min(images.shape[2:]) != image_size:
+        shorter = min(images.shape[2:])
+        if shorter != image_size:
+            # what lies far outside of the square would only cost memory: a strip may be 20,000 pixels long
+            images = tv.center_crop(images, [min(side, 3 * shorter) for side in images.shape[2:]])
             images = tv.resize(images, [image_size], InterpolationMode.BICUBIC, antialias=True)
         images = tv.center_crop(images, [image_size])
     return images.expand(-1, 3, -1, -1)
