@@ -2,10 +2,11 @@
 
 import re
 
+import pytest
 from made_bench import Page, made_up_results, made_up_row, made_up_rows, terminal
 
 from ssl_zoo.bench.report import results_table, to_markdown
-from ssl_zoo.bench.report.words import budget, reason, scaled
+from ssl_zoo.bench.report.words import budget, points, reason, scaled
 
 
 def test_terminal_table_marks_the_best_from_three_seeds_on():
@@ -103,3 +104,10 @@ def test_words():
     assert scaled(3 * 2**28, "B", base=1024) == "768 MiB"
     assert scaled(0, "B") == "0 B"
     assert reason(None, "stopped") == "run the same command again to finish it"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(-0.04, "+0.0"), (0.0, "+0.0"), (-0.05001, "-0.1"), (2.25, "+2.2")]
+)
+def test_points_that_round_to_nothing_have_no_minus(value: float, text: str):
+    assert points(value) == text

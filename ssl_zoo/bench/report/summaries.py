@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from ssl_zoo.bench.report.words import is_number, reason
+from ssl_zoo.bench.report.words import is_number, points, reason
 from ssl_zoo.bench.statistics import Interval, mean_interval, paired_interval
 
 Row = Mapping[str, Any]
@@ -178,7 +178,7 @@ def _ranked(scored: Sequence[Summary], shared: int, gains: str) -> Finding:
 
 def _lead(other: Summary, lead: Interval) -> str:
     low, high = lead.ends
-    return f"{other.label} by {lead.mean:.1f} points (95 %: {low:+.1f} to {high:+.1f})"
+    return f"{other.label} by {lead.mean:.1f} points (95 %: {points(low)} to {points(high)})"
 
 
 def _scored(summaries: Sequence[Summary]) -> list[Summary]:
@@ -215,7 +215,7 @@ def _gains(scored: Sequence[Summary], metric: str) -> str:
         opening = f"No method is above the untrained backbone on {metric}"
     else:
         opening = f"Over the untrained backbone on {metric}"
-    return f"{opening}: {', '.join(f'{label} {gain.mean:+.1f} points' for label, gain in gains.items())}."
+    return f"{opening}: {', '.join(f'{label} {points(gain.mean)} points' for label, gain in gains.items())}."
 
 
 def _against(summaries: Sequence[Summary], scored: Sequence[Summary]) -> str:
@@ -223,7 +223,7 @@ def _against(summaries: Sequence[Summary], scored: Sequence[Summary]) -> str:
     sentences = []
     for other in summaries:
         if other.is_reference and not other.is_baseline and other.by_seed:
-            leads = ", ".join(f"{item.label} {_points_over(item, other):+.1f}" for item in scored)
+            leads = ", ".join(f"{item.label} {points(_points_over(item, other))}" for item in scored)
             sentences.append(f" Over {other.label}: {leads} points.")
     return "".join(sentences)
 

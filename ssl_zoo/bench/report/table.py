@@ -22,7 +22,7 @@ from ssl_zoo.bench.report.summaries import (
     remarks,
     summary,
 )
-from ssl_zoo.bench.report.words import count, sentence
+from ssl_zoo.bench.report.words import count, points, sentence
 
 MISSING = "-"
 _METRICS = ("knn_top1", "linear_top1", "map_at_r")
@@ -80,7 +80,7 @@ def grid(summaries: Sequence[Summary], primary_metric: str) -> Grid:
     else:
         first, *rest = ((_percent(metric), partial(score, metric)) for metric in metrics)
         columns |= dict([first])
-        columns["over random"] = lambda item: Cell(f"{item.gain.mean:+.1f}" if item.gain else MISSING)
+        columns["over random"] = lambda item: Cell(points(item.gain.mean) if item.gain else MISSING)
         columns |= {**dict(rest), "RankMe": partial(measure, "rankme")}
     columns["verdict"] = lambda item: Cell(item.verdict)
     columns |= {_percent(metric): partial(score, metric) for metric in tuned}

@@ -20,6 +20,11 @@ def quantity(value: float) -> str:
     return count(value) if float(value).is_integer() and abs(value) < 1e9 else f"{value:.4g}"
 
 
+def points(value: float) -> str:
+    """A difference in points with its sign and one decimal; what rounds to nothing is +0.0."""
+    return f"{round(value, 1) + 0.0:+.1f}"
+
+
 def scaled(value: float, unit: str, base: int = 1000) -> str:
     """Four significant digits with the SI prefix (base 1000) or the binary one (base 1024)."""
     power = min(int(log(abs(value), base)), 6) if abs(value) >= 1 else 0
