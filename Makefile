@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench test lint clean
+.PHONY: bench test lint docs clean
 
 ## bench: the main job on the embedded digits, a few minutes on 2 cores; leaves runs/digits/report.html
 bench: .venv/installed
@@ -16,6 +16,10 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+## docs: the pages that are generated
+docs: .venv/installed
+	$(BIN)/python docs/generate.py
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from ssl_zoo.ema import EMA
     from ssl_zoo.evaluation import evaluate
     from ssl_zoo.evaluation.encoder import load_encoder
+    from ssl_zoo.evaluation.finetune import finetune
+    from ssl_zoo.evaluation.transformer import SSLTransformer
     from ssl_zoo.method import Augment, Views, ViewSpec
     from ssl_zoo.registry import create_method, list_methods, register_method
     from ssl_zoo.train import Budget, fit
@@ -21,6 +23,8 @@ _HOME = {
     "Budget": "train",
     "evaluate": "evaluation",
     "load_encoder": "evaluation.encoder",
+    "finetune": "evaluation.finetune",
+    "SSLTransformer": "evaluation.transformer",
     "create_method": "registry",
     "list_methods": "registry",
     "register_method": "registry",
@@ -40,6 +44,7 @@ __all__ = [
     "Augment",
     "Budget",
     "MultiCropCollate",
+    "SSLTransformer",
     "ViewSpec",
     "Views",
     "bench",
@@ -47,6 +52,7 @@ __all__ = [
     "create_dataset",
     "create_method",
     "evaluate",
+    "finetune",
     "fit",
     "list_backbones",
     "list_datasets",

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 
+from ssl_zoo import cli_use
+
 app = App(
     name="ssl-zoo",
     help="""Find out which self-supervised vision method is better on your images, and trust the answer.
@@ -31,7 +33,9 @@ def bench(
     dataset: str | None = None,
     data_dir: Path | None = None,
     labels: str | None = None,
+    eval_data: str | None = None,
     backbone: str | None = None,
+    init: str | None = None,
     image_size: int | None = None,
     batch_size: int | None = None,
     budget: str | None = None,
@@ -69,8 +73,12 @@ def bench(
     labels
         A CSV file `path,label[,group][,split]` for your own images; the other images are trained on without
         labels. `none` ignores class folders.
+    eval_data
+        Other images, with labels, to evaluate on instead of the data set's own train and test.
     backbone
-        A name from `ssl-zoo list backbones`; default resnet8 up to 64 px, else resnet18.
+        A name from `ssl-zoo list backbones`, or timm:NAME; default resnet8 up to 64 px, else resnet18.
+    init
+        Weights that every method starts from: timm:NAME, or a .safetensors, .pt or .pth file.
     image_size
         Side of the global crops in pixels; default the images' own up to 64, else 96.
     batch_size
@@ -108,12 +116,13 @@ def bench(
         "methods": methods,
         "dataset": dataset,
         "backbone": backbone,
+        "init": init,
         "image_size": image_size,
         "batch_size": batch_size,
         "budget": _budget(budget),
         "seeds": seeds,
         "plugins": plugin,
-        "data": {k: str(v) for k, v in {"dir": data_dir, "labels": labels}.items() if v},
+        "data": {k: str(v) for k, v in {"dir": data_dir, "labels": labels, "eval": eval_data}.items() if v},
         "run": {
             k: v for k, v in {"device": device, "precision": precision, "executor": executor}.items() if v
         },
@@ -158,7 +167,7 @@ def list_(
     else:
         from ssl_zoo.backbones import list_backbones
 
-        names = list_backbones()
+        names = [*list_backbones(), "timm:NAME"]
     for name in names:
         console.print(name)
     return 0
@@ -209,6 +218,10 @@ def run_cell(cell: Path, /, *, attached: Annotated[bool, Parameter(negative="", 
     return {"done": 0, "failed": 1, "stopped": 130}[run_cell(cell.parent, emit, should_stop)]
 
 
+app.command(cli_use.evaluate, name="eval")
+app.command(cli_use.embed)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: exit code 0 fine, 1 a cell failed, 2 usage or configuration, 130 interrupted."""
     try:
@@ -218,7 +231,7 @@ def main(arguments: list[str] | None = None) -> None:
             print_error=False,
             result_action="return_value",
         )
-    except (CycloptsError, ValueError, FileNotFoundError) as error:
+    except (CycloptsError, ValueError, FileNotFoundError, ImportError) as error:
         print(f"ssl-zoo: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:

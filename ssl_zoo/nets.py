@@ -14,9 +14,13 @@ Head = TypeVar("Head", bound=nn.Module)
 
 
 class Backbone(nn.Module, ABC):
-    """Maps images [B, C, H, W] to features [B, out_dim]; states its width, so that nobody has to probe."""
+    """Maps images [B, C, H, W] to features [B, out_dim]; states its width, so that nobody has to probe.
+
+    `net` does the work; files hold its weights under its own names, which are timm's or torchvision's.
+    """
 
     out_dim: int
+    net: nn.Module
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor: ...

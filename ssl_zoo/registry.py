@@ -50,7 +50,7 @@ def method_class(name: str) -> "type[Method]":
     """The class registered under `name`.
 
     Raises ValueError with the nearest name if there is none and with the owners if there are several,
-    TypeError for an entry point that is no Method.
+    ImportError for a plug-in that does not load, caused by the plug-in's own error.
     """
     module, points = _in_tree().get(name), _entry_points(name)
     owners = [*([module] if module else []), *(point.value for point in points)]
@@ -62,11 +62,7 @@ def method_class(name: str) -> "type[Method]":
         if module:
             importlib.import_module(module)
         else:
-            from ssl_zoo.method import Method
-
-            cls = points[0].load()
-            if not (isinstance(cls, type) and issubclass(cls, Method)):
-                raise TypeError(f"entry point {name} = {owners[0]} is no Method class; point it at one")
+            cls = _load(points[0])
             cls.name = name
             _REGISTERED[name] = cls
     return _REGISTERED[name]
@@ -108,7 +104,8 @@ def check_methods() -> dict[str, str]:
             method_class(name)
             result[name] = ""
         except Exception as error:  # a broken plug-in must not hide the others
-            result[name] = f"{type(error).__name__}: {error}"
+            own = error.__cause__ or error
+            result[name] = f"{type(own).__name__}: {own}"
     return result
 
 
@@ -132,6 +129,22 @@ def _in_tree() -> dict[str, str]:
 
 def _entry_points(name: str | None = None) -> list[EntryPoint]:
     return [point for point in entry_points(group="ssl_zoo.methods") if name in (None, point.name)]
+
+
+def _load(point: EntryPoint) -> "type[Method]":
+    from ssl_zoo.method import Method
+
+    try:
+        cls = point.load()
+        if not (isinstance(cls, type) and issubclass(cls, Method)):
+            raise TypeError(f"entry point {point.name} = {point.value} is no Method class; point it at one")
+    except Exception as error:
+        package = point.dist.name if point.dist else point.module
+        raise ImportError(
+            f"method {point.name!r} of the installed package {package} is broken: "
+            f"{type(error).__name__}: {error}; repair it or `pip uninstall {package}`"
+        ) from error
+    return cls
 
 
 def _other_owner(name: str, cls: "type[Method]") -> str | None:

@@ -174,7 +174,7 @@ def fit(
         watch.see(output, index)
 
         done, stop, last = index + 1, should_stop(), index + 1 == total
-        log = done % log_every == 0 or last or stop
+        log = index == 0 or done % log_every == 0 or last or stop
         save = last or stop or time.perf_counter() - saved > checkpoint_seconds
         if not (log or save):
             continue  # the device goes on without waiting for Python
@@ -190,7 +190,7 @@ def fit(
                 "seconds": seconds,
                 "images_per_second": (done - start) * batch_size / (now - began),
             }
-            if done % log_every == 0 or last:
+            if index == 0 or done % log_every == 0 or last:
                 checkpoint.log(record)
             if on_log is not None:
                 on_log(record)

@@ -1,9 +1,16 @@
 """Settings of all tests."""
 
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when numpy is loaded
 
 import pytest
 import torch
+
+from ssl_zoo import registry
 
 torch.set_num_threads(1)  # tensors are small: more threads would wait for each other
 
@@ -20,3 +27,33 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("SSL_ZOO_DATA", raising=False)
     (tmp_path / "data").mkdir()
     return tmp_path / "data"
+
+
+@pytest.fixture(autouse=True)
+def _own_registrations() -> Iterator[None]:
+    """Methods that a test registers, and the modules it loads them from, are gone after it."""
+    registered, loaded = set(registry._REGISTERED), set(sys.modules)
+    yield
+    for name in set(registry._REGISTERED) - registered:
+        module = registry._REGISTERED[name].__module__
+        if not module.startswith("ssl_zoo."):  # what is in-tree stays imported, so stays registered
+            del registry._REGISTERED[name]
+            package = module.partition(".")[0]
+            for fresh in set(sys.modules) - loaded:
+                if fresh.partition(".")[0] == package:
+                    del sys.modules[fresh]
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder on the path for packages installed by a test."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The image cache of a module's tests lies in a temporary folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

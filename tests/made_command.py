@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+from ssl_zoo.cli import main
+
 SMALL = ["--set", "backbone.width=8", "run.log_every=5", "run.threads=1", "--backbone", "resnet8"]
 DIGITS = ["bench", "--dataset", "digits", "--batch-size", "64", *SMALL]
 TIMED = {"train_seconds", "images_per_second", "peak_memory_bytes", "evaluation_seconds"}
@@ -14,6 +18,13 @@ def command_line(*arguments):
 
 def ssl_zoo_command(*arguments, **options):
     return subprocess.run(command_line(*arguments), capture_output=True, text=True, timeout=600, **options)
+
+
+def run_here(*arguments):
+    """The exit code of a command that runs in this process, which saves importing torch anew."""
+    with pytest.raises(SystemExit) as left:
+        main([str(argument) for argument in arguments])
+    return left.value.code
 
 
 def timeless(row):

@@ -172,13 +172,14 @@ def test_inline_equals_local(digits, tmp_path):
 @pytest.mark.skipif("SSL_ZOO_DATA" not in os.environ, reason="needs CIFAR-10: set SSL_ZOO_DATA")
 def test_cifar10_trained_methods_beat_the_untrained_backbone(tmp_path):
     done = ssl_zoo_command(
-        *("bench", "--methods", "dino", "byol", "moco", "--dataset", "cifar10", "--budget", "epochs=1"),
-        *("--backbone", "resnet8", "--set", "backbone.width=16", "--out", tmp_path / "run"),
+        *("bench", "--methods", "dino", "byol", "moco", "--dataset", "cifar10", "--budget", "steps=175"),
+        *("--batch-size", 128, "--backbone", "resnet8", "--set", "backbone.width=16"),
+        *("--out", tmp_path / "run"),
     )
     assert done.returncode == 0, done.stderr
     results = Results.load(tmp_path / "run")
     scores = {row["label"]: row["knn_top1"] for row in results.rows}
-    assert all(scores[label] > scores["random"] + 0.03 for label in ("dino", "byol", "moco")), scores
+    assert all(scores[label] > scores["random"] + 0.015 for label in ("dino", "byol", "moco")), scores
     assert any("JPEG" in note for note in results.bench["notes"])
     splits = json.loads((tmp_path / "run" / "splits.json").read_text())
     assert (splits["pretrain"]["images"], splits["train"]["images"], splits["test"]["images"]) == (
@@ -186,4 +187,4 @@ def test_cifar10_trained_methods_beat_the_untrained_backbone(tmp_path):
         50_000,
         10_000,
     )
-    assert {row["images_seen"] for row in results.rows[1:]} == {45_000 // 256 * 256}
+    assert {row["images_seen"] for row in results.rows[1:]} == {175 * 128}

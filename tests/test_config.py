@@ -41,6 +41,8 @@ def test_dump_reads_back_to_the_same():
         "dataset": "digits",
         "backbone": {"name": "resnet8", "width": 8},
         "seeds": [4],
+        "init": "start.pth",
+        "frozen": ["timm:resnet18", "other.pth"],
     }
     config = load(fields=fields)
     assert load(fields=yaml.safe_load(dump(config))) == config

@@ -1,9 +1,8 @@
-"""From images to scores: features, encoder, and what may be looked at when."""
+"""From images to scores: features, and what may be looked at when."""
 
 import json
 import math
 
-import numpy as np
 import pytest
 import torch
 from made_features import INF, blobs, holdout, pixels, small_net
@@ -16,9 +15,9 @@ from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from ssl_zoo.data.datasets import Split
 from ssl_zoo.evaluation import Encoder, evaluate, score, search
 from ssl_zoo.evaluation.collapse import feature_std, rankme
-from ssl_zoo.evaluation.encoder import load_encoder, save_encoder
 from ssl_zoo.evaluation.features import extract, fit_size, to_input
 from ssl_zoo.evaluation.knn import knn_scores, top_accuracy
+from ssl_zoo.evaluation.spread import uniformity
 
 
 def test_extract_equals_the_computation_by_hand_whatever_the_batches():
@@ -83,109 +82,14 @@ def test_images_are_fitted_as_torchvision_does_and_only_where_needed():
             fit_size(wrong, 16)
 
 
-# encoder
-
-SPEC = {
-    "backbone": "resnet8",
-    "options": {"width": 8},
-    "image_size": 24,
-    "method": "dino",
-    "encoder": "teacher",
-}
-
-
-def save_cell(folder, seed=0, **changes):
-    torch.manual_seed(seed)
-    folder.mkdir(parents=True)
-    backbone = create_backbone("resnet8", image_size=24, width=8).to(memory_format=torch.channels_last)
-    backbone(torch.randn(8, 3, 24, 24))
-    save_encoder(folder, backbone, {**SPEC, **changes})
-    return backbone
-
-
-def test_an_encoder_comes_back_as_it_was_saved(tmp_path):
-    backbone = save_cell(tmp_path / "cell")
-    images = pixels(4, 40)
-    expected = extract(backbone, images, image_size=24, device="cpu")
-    for path in (tmp_path / "cell", tmp_path / "cell" / "encoder.safetensors", str(tmp_path / "cell")):
-        encoder = load_encoder(path)
-        assert (encoder.out_dim, encoder.image_size, encoder.training) == (32, 24, False)
-        torch.testing.assert_close(encoder.embed(images), expected)
-    as_pil = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
-    torch.testing.assert_close(encoder.embed(as_pil), expected)
-    torch.testing.assert_close(encoder.embed(list(images)), expected)
-    torch.testing.assert_close(
-        encoder(torch.stack([encoder.transform(i) for i in as_pil])).detach(), expected
-    )
-    torch.testing.assert_close(encoder.transform(images[0]), encoder.transform(as_pil[0]))
-    description = json.loads((tmp_path / "cell" / "encoder.json").read_text())
-    assert description == {
-        **SPEC,
-        "out_dim": 32,
-        "mean": list(IMAGENET_MEAN),
-        "std": list(IMAGENET_STD),
-    }
-
-
-def test_embed_takes_images_of_any_size_and_mode(tmp_path):
-    save_cell(tmp_path / "cell")
-    encoder = load_encoder(tmp_path / "cell")
-    mixed = [
-        Image.new("L", (50, 30), 99),
-        Image.new("RGBA", (24, 24)),
-        pixels(1, 33)[0],
-        pixels(1, channels=1)[0],
-    ]
-    together = encoder.embed(mixed)
-    assert together.shape == (4, 32)
-    torch.testing.assert_close(together[2:3], encoder.embed(pixels(1, 33)))
-    with pytest.raises(ValueError, match="no images"):
-        encoder.embed([])
-    with pytest.raises(ValueError, match="ndarray; give PIL images"):
-        encoder.embed([np.zeros((24, 24, 3), np.uint8)])
-
-
-def test_a_bench_folder_names_the_cells_to_choose_from(tmp_path):
-    save_cell(tmp_path / "cells" / "dino-seed0")
-    assert load_encoder(tmp_path).out_dim == 32  # the only one
-    save_cell(tmp_path / "cells" / "byol-seed0")
-    with pytest.raises(ValueError, match=r"2 encoders; give one of\n.*byol-seed0\n.*dino-seed0"):
-        load_encoder(tmp_path)
-
-
-def test_what_is_missing_or_does_not_fit_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"looked for .*encoder\.safetensors and .*cells"):
-        load_encoder(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"looked for .*nothing\.safetensors"):
-        load_encoder(tmp_path / "nothing.safetensors")
-    save_cell(tmp_path / "wide", options={"width": 16})
-    with pytest.raises(ValueError, match="size mismatch"):
-        load_encoder(tmp_path / "wide")
-    save_cell(tmp_path / "deep", backbone="resnet18", options={})
-    with pytest.raises(ValueError, match=r"does not fit the backbone that encoder\.json describes"):
-        load_encoder(tmp_path / "deep")
-    save_cell(tmp_path / "alone")
-    file = tmp_path / "alone" / "encoder.json"
-    description = json.loads(file.read_text())
-    file.write_text(json.dumps({**description, "mean": [0.5, 0.5, 0.5]}))
-    with pytest.raises(ValueError, match="normalises by"):
-        load_encoder(tmp_path / "alone")
-    file.write_text(json.dumps({key: description[key] for key in description if key != "options"}))
-    with pytest.raises(ValueError, match="lacks options"):
-        load_encoder(tmp_path / "alone")
-    file.unlink()
-    with pytest.raises(FileNotFoundError, match=r"encoder\.json beside it"):
-        load_encoder(tmp_path / "alone")
-    with pytest.raises(ValueError, match="exactly"):
-        save_encoder(tmp_path, create_backbone("resnet8"), {"backbone": "resnet8"})
-
-
 # score and evaluate
 
 KEYS = {
     *("knn_top1", "knn_top5", "knn_by_k", "knn_k", "knn_temperature", "linear_top1", "linear_top5"),
     *("linear_balanced_accuracy", "linear_c", "linear_converged", "map_at_r", "rankme", "feature_std"),
+    "uniformity",
 }
+LABEL_FREE = {"rankme", "feature_std", "uniformity"}
 
 
 def test_score_gives_every_metric():
@@ -199,6 +103,7 @@ def test_score_gives_every_metric():
     assert result["linear_converged"] is True
     assert 0.5 < result["map_at_r"] <= 1
     assert (result["rankme"], result["feature_std"]) == (rankme(x), feature_std(x))
+    assert result["uniformity"] == uniformity(test_x)
     assert json.loads(json.dumps(result)) == result
 
 
@@ -234,6 +139,19 @@ def test_a_test_set_without_the_last_class_is_scored_all_the_same():
     assert min(result["knn_top1"], result["linear_top1"], result["linear_balanced_accuracy"]) > 0.9
 
 
+def test_no_two_test_images_of_one_class_leave_out_retrieval_only():
+    x, y = blobs(60)
+    result = score(
+        x,
+        y,
+        *(part[[y.tolist().index(label) for label in range(3)]] for part in (x, y)),
+        folds=[],
+        num_classes=3,
+    )
+    assert result["map_at_r"] is None
+    assert result["linear_top1"] == 1
+
+
 def test_permuted_test_labels_score_at_chance():
     (x, y), (test_x, test_y) = blobs(400, classes=4), blobs(1000, classes=4, seed=1)
     shuffled = test_y[torch.randperm(1000)]
@@ -247,7 +165,7 @@ def test_without_labels_only_the_spread_is_measured():
     x, y = blobs(50)
     result = score(x, None, x, None, folds=[], num_classes=0)
     assert set(result) == KEYS
-    assert {name for name, value in result.items() if value is not None} == {"rankme", "feature_std"}
+    assert {name for name, value in result.items() if value is not None} == LABEL_FREE
     with pytest.raises(ValueError, match="one side only"):
         score(x, y, x, None, folds=[], num_classes=3)
 
@@ -300,7 +218,7 @@ def test_evaluate_takes_a_backbone_or_an_encoder_and_gives_floats():
 def test_evaluate_without_labels_or_with_different_classes():
     backbone = create_backbone("resnet8", image_size=16, width=8)
     train, test = striped(40, 0, labelled=False), striped(20, 1, labelled=False)
-    assert set(evaluate(backbone, train, test)) == {"rankme", "feature_std"}
+    assert set(evaluate(backbone, train, test)) == LABEL_FREE
     other = Split(test.images, None, ("columns", "rows"), "other")
     with pytest.raises(ValueError, match="same"):
         evaluate(backbone, train, other)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ssl_zoo.data.collate import MultiCropCollate
 from ssl_zoo.data.datasets import Split
-from ssl_zoo.data.loading import fitted, fitted_batches, train_views, views_of
+from ssl_zoo.data.loading import fitted_batches, fitted_images, train_views, views_of
 from ssl_zoo.data.photos import Photos
 from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.method import Augment, ViewSpec
@@ -71,7 +71,7 @@ def test_tensors_take_the_same_way(split):
 def test_fitted_photos_are_resized_and_centred_in_order(split, workers):
     batches = list(fitted_batches(split.images, 32, batch_size=4, workers=workers))
     assert [batch.shape for batch in batches] == [(4, 3, 32, 32), (3, 3, 32, 32)]
-    assert torch.equal(torch.cat(batches), fitted(split.images, torch.arange(7), 32))
+    assert torch.equal(torch.cat(batches), fitted_images(split.images, torch.arange(7), 32))
     tall = split.images.decode(6).float().mean()  # a square: nothing is cut away
     assert batches[1][2].float().mean() == pytest.approx(tall.item(), abs=1)
 

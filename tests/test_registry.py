@@ -2,10 +2,10 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from made_plugins import install
 
 from ssl_zoo import registry
 from ssl_zoo.backbones import create_backbone
@@ -30,35 +30,6 @@ from ssl_zoo.registry import register_method
 class Fine(BYOL):
     """Not the metadata's summary."""
 '''
-
-
-@pytest.fixture(autouse=True)
-def _own_registrations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
-
-
-def install(folder: Path, name: str, entry_points: dict[str, str], files: dict[str, str]) -> None:
-    """An installed distribution `name`, as pip leaves it: metadata, entry points, modules by path."""
-    info = folder / f"{name}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\nSummary: Of {name}.\n"
-    )
-    lines = [f"{method} = {target}" for method, target in entry_points.items()]
-    (info / "entry_points.txt").write_text("\n".join(["[ssl_zoo.methods]", *lines]) + "\n")
-    for path, source in files.items():
-        (folder / path).parent.mkdir(exist_ok=True)
-        (folder / path).write_text(source)
-
-
-@pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    loaded = set(sys.modules)
-    yield tmp_path
-    for module in set(sys.modules) - loaded:
-        if module.startswith("plug"):
-            del sys.modules[module]
 
 
 # Names

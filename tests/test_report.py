@@ -99,12 +99,13 @@ def test_page_says_what_is_missing(tmp_path: Path):
     rows = [
         made_up_row("random", 0, None, rankme=None),
         made_up_row("dino", 0, None),
-        nothing | {"label": "moco", "seed": 0, "status": "failed", "error": "OSError: gone"},
-        nothing | {"label": "byol", "seed": 0, "status": "stopped"},
+        nothing
+        | {"label": "moco", "method": "moco", "seed": 0, "status": "failed", "error": "OSError: gone"},
+        nothing | {"label": "byol", "method": "byol", "seed": 0, "status": "stopped"},
     ]
     page = page_of(write_bench(tmp_path, made_up_results(rows), cells=False))
     for words in (
-        "No labels: there is nothing to rank.",
+        "Without labels no method is ranked; label about 100 images and run: ssl-zoo eval --encoder RUN",
         "No k-NN top-1 was measured",
         "No training metrics were logged",
         "No crops were kept for dino",

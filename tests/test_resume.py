@@ -12,7 +12,7 @@ from ssl_zoo.bench.results import Results
 
 
 def wait_for_lines(log, count, process):
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 1200  # only against a hang
     while not (log.exists() and len(log.read_text().splitlines()) >= count):
         assert process.poll() is None, "the bench ended before it could be killed"
         assert time.monotonic() < deadline
@@ -59,7 +59,7 @@ def test_interrupt_keeps_what_is_done_and_leaves_with_130(tmp_path):
     cell = tmp_path / "run" / "cells" / "byol-seed0"
     wait_for_lines(cell / "metrics.jsonl", 1, process)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 130, err
     assert (cell / "checkpoint.pt").exists()
     rows = Results.load(tmp_path / "run").rows

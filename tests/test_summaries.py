@@ -97,7 +97,10 @@ def test_more_methods_widen_the_intervals():
         ({"a": [0.5] * 3, "b": [0.4] * 2}, "only 2 of 3 seeds were finished by every method: too few"),
         ({"a": [0.2], "random": [0.3]}, "No method is above the untrained backbone on k-NN top-1: a -10.0"),
         ({"a": [0.5], "random": [0.3]}, "only a has a score: there is nothing to rank"),
-        ({"a": [None], "b": [None]}, "no labels: there is nothing to rank"),
+        (
+            {"a": [None], "b": [None]},
+            "without labels no method is ranked; label about 100 images and run: ssl-zoo",
+        ),
     ],
 )
 def test_nobody_is_named_without_grounds(scores: Any, words: str):

@@ -37,6 +37,29 @@ def test_no_number_is_cut_in_a_narrow_terminal():
     assert "12,800" in text
 
 
+def test_without_labels_the_columns_are_those_that_need_none():
+    measured = {"alignment": 0.41, "uniformity": -1.5}
+    rows = [made_up_row(label, 0, None, **measured) for label in ("random", "dino")]
+    assert to_markdown(made_up_results(rows)).split("\n")[2:6] == [
+        "| label | feature std | RankMe | alignment | uniformity | verdict | images seen | seconds "
+        "| images/s | status |",
+        "| :--- | ---: | ---: | ---: | ---: | :--- | ---: | ---: | ---: | :--- |",
+        "| dino | 0.043 | 41.2 | 0.410 | -1.50 | healthy | 12,800 | 80 | 160 | done |",
+        "| random | 0.043 | 41.2 | 0.410 | -1.50 | - | 0 | 0 | - | done |",
+    ]
+    with_labels = to_markdown(made_up_results([*rows, made_up_row("byol", 0, 0.5)]))
+    assert "k-NN top-1 %" in with_labels
+    assert "alignment" not in with_labels
+
+
+def test_fine_tuning_has_a_column_where_it_was_measured_and_fits_a_narrow_terminal():
+    rows = made_up_rows(["dino", "byol"], 3)
+    assert "tuned" not in to_markdown(made_up_results(rows))
+    tuned = made_up_results([row | {"finetune_top1": 0.7} for row in rows])
+    assert "| verdict | tuned top-1 % |" in to_markdown(tuned)
+    assert terminal(tuned, width=80).count("70.0\N{PLUS-MINUS SIGN}0.0") == 3
+
+
 def test_markdown_is_the_same_table():
     rows = [
         made_up_row("random", 0, 0.3, knn_k=20),

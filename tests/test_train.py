@@ -97,7 +97,7 @@ def test_what_is_named_may_differ_from_step_to_step() -> None:
     ("broken", "saved"), [({"loss": 5}, 5), ({"second": 3}, 3), ({"gradient": 2}, 2), ({"loss": 0}, None)]
 )
 def test_checkpoint_holds_what_was_finite(broken: dict[str, int], saved: int | None, tmp_path) -> None:
-    """Saved after every step, logged after every fourth."""
+    """Saved after every step, logged after the first and every fourth."""
     with pytest.raises(FloatingPointError):
         run(broken, out=tmp_path, checkpoint_seconds=0)
     file = tmp_path / "checkpoint.pt"
@@ -106,14 +106,14 @@ def test_checkpoint_holds_what_was_finite(broken: dict[str, int], saved: int | N
         state = torch.load(file)
         assert state["step"] == saved
         assert all(tensor.isfinite().all() for tensor in state["method"].values())
-        assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == saved // 4
+        assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1 + saved // 4
 
 
 def test_records_hold_the_latest_values() -> None:
     records = []
     run({}, on_log=lambda record: records.append(copy.copy(record)), log_every=3)
-    assert [record["step"] for record in records] == [3, 6, 8]
-    assert [record["first"] for record in records] == [2.5, 5.5, 7.5]
+    assert [record["step"] for record in records] == [1, 3, 6, 8]
+    assert [record["first"] for record in records] == [0.5, 2.5, 5.5, 7.5]
     assert all(0 < record["loss"] < 10 for record in records)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from ssl_zoo.backbones import external
 from ssl_zoo.backbones.resnet import ResNet, ResNet8
 from ssl_zoo.backbones.vit import ViT
 from ssl_zoo.errors import unknown
@@ -22,13 +23,16 @@ _BUILDERS: dict[str, Callable[..., Backbone]] = {
 def create_backbone(name: str, image_size: int = 32, **options: Any) -> Backbone:
     """A backbone with fresh weights from torch's generator, for RGB images of `image_size` pixels.
 
+    `name` is one of `list_backbones()`, or `timm:NAME`, whose options are keywords of timm's constructor.
     Raises ValueError for an unknown name, TypeError for an option that this backbone does not have.
     """
+    if name.startswith(external.PREFIX):
+        return external.create(name.removeprefix(external.PREFIX), image_size, **options)
     if name not in _BUILDERS:
-        raise unknown("backbone", name, _BUILDERS)
+        raise unknown("backbone", name, [*_BUILDERS, f"{external.PREFIX}NAME"])
     return _BUILDERS[name](image_size, **options)
 
 
 def list_backbones() -> list[str]:
-    """The names that `create_backbone` takes."""
+    """The names that `create_backbone` takes besides `timm:NAME`."""
     return sorted(_BUILDERS)

@@ -14,13 +14,14 @@ class ResNet(Backbone):
 
     def __init__(self, name: str, image_size: int) -> None:
         super().__init__()
-        self.net = torchvision.models.get_model(name, weights=None)
-        self.out_dim = self.net.fc.in_features
-        self.net.fc = nn.Identity()
+        net = torchvision.models.get_model(name, weights=None)
+        self.out_dim = net.fc.in_features
+        net.fc = nn.Identity()
         if image_size <= SMALL_IMAGE:
-            self.net.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-            nn.init.kaiming_normal_(self.net.conv1.weight, mode="fan_out", nonlinearity="relu")
-            self.net.maxpool = nn.Identity()
+            net.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
+            nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")
+            net.maxpool = nn.Identity()
+        self.net = net
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.net(x)

@@ -7,44 +7,25 @@ from torch import Tensor, nn
 from ssl_zoo.nets import TokenBackbone, Tokens
 
 
-class ViT(TokenBackbone):
-    """timm's ViT with the class token as features; position embeddings are interpolated to each crop's grid.
+class TimmViT(TokenBackbone):
+    """A VisionTransformer of timm, built with `dynamic_img_size=True` and without classifier.
 
-    `patch_size` is 4 up to 64 px and 16 above unless given. `mask_token` [D] is frozen at zero until a method
-    that masks patches sets `requires_grad`. Raises ValueError if `patch_size` does not divide the image.
+    Features are what its own pooling gives. Position embeddings are interpolated to each crop's grid.
+    `mask_token` [D] is frozen at zero until a method that masks patches sets `requires_grad`.
     """
 
-    def __init__(
-        self,
-        image_size: int,
-        dim: int,
-        heads: int,
-        depth: int = 12,
-        patch_size: int | None = None,
-        drop_path: float = 0.0,
-    ) -> None:
+    net: VisionTransformer
+
+    def __init__(self, net: VisionTransformer) -> None:
         super().__init__()
-        patch_size = patch_size or (4 if image_size <= 64 else 16)
-        if image_size % patch_size:
-            raise ValueError(
-                f"patch_size={patch_size} does not divide image_size={image_size}; give one that does"
-            )
-        self.out_dim = dim
-        self.patch_size = patch_size
-        self.net = VisionTransformer(
-            img_size=image_size,
-            patch_size=patch_size,
-            embed_dim=dim,
-            depth=depth,
-            num_heads=heads,
-            num_classes=0,
-            drop_path_rate=drop_path,
-            dynamic_img_size=True,
-        )
-        self.mask_token = nn.Parameter(torch.zeros(dim), requires_grad=False)
+        self.net = net
+        self.out_dim = net.head_hidden_size
+        self.patch_size = net.patch_embed.feat_ratio()
+        self.mask_token = nn.Parameter(torch.zeros(net.embed_dim), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.tokens(x).prefix[:, 0]
+        features: Tensor = self.net(x)
+        return features
 
     def tokens(self, x: Tensor, *, mask: Tensor | None = None, keep: Tensor | None = None) -> Tokens:
         patches: Tensor = self.net.patch_embed(x)  # [B, h, w, D]
@@ -58,3 +39,37 @@ class ViT(TokenBackbone):
             out = torch.cat([out[:, :prefix], chosen], dim=1)
         out = self.net.norm(self.net.blocks(self.net.norm_pre(out)))
         return Tokens(out[:, :prefix], out[:, prefix:], (height, width))
+
+
+class ViT(TimmViT):
+    """A plain ViT with the class token as features; `patch_size` is 4 up to 64 px and 16 above unless given.
+
+    Raises ValueError if `patch_size` does not divide the image.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        dim: int,
+        heads: int,
+        depth: int = 12,
+        patch_size: int | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
+        patch_size = patch_size or (4 if image_size <= 64 else 16)
+        if image_size % patch_size:
+            raise ValueError(
+                f"patch_size={patch_size} does not divide image_size={image_size}; give one that does"
+            )
+        super().__init__(
+            VisionTransformer(
+                img_size=image_size,
+                patch_size=patch_size,
+                embed_dim=dim,
+                depth=depth,
+                num_heads=heads,
+                num_classes=0,
+                drop_path_rate=drop_path,
+                dynamic_img_size=True,
+            )
+        )

@@ -15,9 +15,10 @@ from types import ModuleType
 from typing import Any
 
 from ssl_zoo.bench import config as configuration
+from ssl_zoo.bench.cells import Cell, write_plan, write_text
 from ssl_zoo.bench.config import BenchConfig
 from ssl_zoo.bench.executors import EXECUTORS
-from ssl_zoo.bench.plan import Cell, Plan, plan, write_plan, write_text
+from ssl_zoo.bench.plan import Plan, plan
 from ssl_zoo.bench.progress import Progress
 from ssl_zoo.bench.results import Results, collect
 
@@ -62,7 +63,7 @@ def run_bench(
     """
     planned = plan(config)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = Path(out) if out is not None else Path("runs") / f"{_slug(config.dataset)}-{stamp}"
+    folder = Path(out) if out is not None else Path("runs") / f"{slug(config.dataset)}-{stamp}"
     progress.planned(planned, folder, estimate(planned))
     terms = _terms(config, planned)
     if dry_run:
@@ -105,18 +106,21 @@ def _terms(config: BenchConfig, planned: Plan) -> dict[str, Any]:
     return {
         "name": f"{config.dataset}, {', '.join(m.label for m in config.methods)}",
         "dataset": config.dataset,
+        "eval_data": shared.eval_data,
         "images": shared.images,
         "backbone": shared.backbone.name,
+        "init": shared.init,
         "image_size": shared.image_size,
         "batch_size": shared.batch_size,
         "budget": config.budget.model_dump(exclude_none=True),
         "steps": shared.steps,
         "views": shared.views,
         "primary_metric": shared.primary_metric,
+        "report_images": config.report.images,
         "precision": shared.precision,
         "device": planned.cells[0].device,
         "threads": planned.cells[0].threads,
-        "notes": list(planned.dataset.notes),
+        "notes": planned.notes,
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "version": version("ssl-zoo"),
     }
@@ -158,7 +162,8 @@ def _is_done(place: Path) -> bool:
     return file.exists() and json.loads(file.read_text())["status"] == "done"
 
 
-def _slug(dataset: str) -> str:
+def slug(dataset: str) -> str:
+    """The name of a data set as a part of a path."""
     return "".join(c if c.isalnum() or c == "-" else "-" for c in dataset).strip("-")
 
 

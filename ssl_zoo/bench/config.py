@@ -44,8 +44,8 @@ class MethodEntry(Section):
     def _names_a_folder(cls, label: str) -> str:
         if not label or not all(c.isalnum() or c in "-_.+" for c in label) or label[0] == ".":
             raise ValueError("a label names a folder: use letters, digits, '-', '_', '.', '+'")
-        if label == "random":
-            raise ValueError("the label 'random' belongs to the untrained backbone")
+        if label in ("random", "init"):
+            raise ValueError("'random' and 'init' label the untrained backbone and the weights to start from")
         return label
 
 
@@ -70,6 +70,7 @@ class DataConfig(Section):
 
     dir: str | None = None
     labels: str | None = None
+    eval: str | None = None
     on_bad_image: Literal["error", "skip"] = "error"
     window: Literal["dtype", "percentile"] | tuple[float, float] = "dtype"
     transductive: bool = False
@@ -79,6 +80,7 @@ class EvaluationConfig(Section):
     knn_k: tuple[Count, ...] = (1, 5, 10, 20, 100, 200)
     knn_temperature: Annotated[float, Field(ge=0.002)] = 0.07
     primary_metric: Literal["knn_top1", "linear_top1", "map_at_r"] = "knn_top1"
+    finetune: bool = False
 
 
 class RunConfig(Section):
@@ -93,7 +95,7 @@ class RunConfig(Section):
 
 
 class ReportConfig(Section):
-    images: Literal["auto"] = "auto"
+    images: Literal["auto", "show", "hide"] = "auto"
 
 
 class BenchConfig(Section):
@@ -102,6 +104,8 @@ class BenchConfig(Section):
     methods: Annotated[list[MethodEntry], Field(min_length=1)] = []
     dataset: str = ""
     backbone: BackboneEntry | None = None
+    init: str | None = None
+    frozen: list[str] = []
     image_size: Annotated[int, Field(ge=8)] | None = None
     batch_size: Annotated[int, Field(ge=2)] | None = None
     budget: Budget = Budget(epochs=20)
@@ -123,10 +127,24 @@ class BenchConfig(Section):
         if not self.methods or not self.dataset:
             missing = "methods" if not self.methods else "dataset"
             raise ValueError(f"{missing} is missing; write --{missing}, or give it in --config FILE")
-        for what, items in (("labels", [m.label for m in self.methods]), ("seeds", self.seeds)):
+        labels = ["random", "init", *(m.label for m in self.methods), *map(frozen_label, self.frozen)]
+        for what, items in (("labels", labels), ("seeds", self.seeds)):
             if len(set(items)) != len(items):
                 raise ValueError(f"{what} must differ: {items}; give variants a `label` of their own")
         return self
+
+
+def frozen_label(source: str) -> str:
+    """The label of an encoder trained elsewhere: timm's name, the file's, or bench and cell of a run."""
+    path = Path(source)
+    folder = path.parent if path.name == "encoder.safetensors" else path
+    if source.startswith("timm:"):
+        name = source.removeprefix("timm:")
+    elif path.is_dir() or folder != path:
+        name = "-".join([part for part in folder.absolute().parts if part != "cells"][-2:])
+    else:
+        name = path.stem
+    return "".join(c if c.isalnum() or c in "-_.+" else "-" for c in name).strip("-.")
 
 
 def load(
@@ -175,25 +193,44 @@ def dump(config: BenchConfig) -> str:
 
 
 def import_plugin(name: str) -> None:
-    """Import a module, or a `.py` file, that registers methods; raises ValueError if there is none."""
+    """Import a module, or a `.py` file, that registers methods.
+
+    Raises ValueError if it, or a module that it imports, is not there or its name is taken, ImportError
+    caused by its own error if it is broken.
+    """
     path = Path(name)
     module = path.stem if path.suffix == ".py" else name
     if module in sys.modules:
+        file = getattr(sys.modules[module], "__file__", None)  # a built-in module has none
+        if path.suffix == ".py" and (file is None or Path(file).resolve() != path.resolve()):
+            raise ValueError(
+                f"plugin {name!r}: a module {module!r} is loaded already, from {file}; rename yours"
+            )
         return
-    if path.suffix != ".py":
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise ValueError(f"plugin {name!r}: {error}; give an importable module or a .py file") from error
-        return
-    if not path.is_file():
+    if path.suffix == ".py" and not path.is_file():
         raise ValueError(f"plugin {name!r}: no such file; give an importable module or a .py file")
+    try:
+        if path.suffix == ".py":
+            _import_file(module, path)
+        else:
+            importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        hint = "install it, or give an importable module or a .py file"
+        raise ValueError(f"plugin {name!r}: {error}; {hint}") from error
+    except Exception as error:
+        raise ImportError(f"plugin {name!r} is broken: {type(error).__name__}: {error}") from error
+
+
+def _import_file(module: str, path: Path) -> None:
     spec = importlib.util.spec_from_file_location(module, path)
     assert spec is not None
     assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[module] = loaded
-    spec.loader.exec_module(loaded)
+    loaded = sys.modules[module] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(loaded)
+    except BaseException:
+        del sys.modules[module]
+        raise
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo.bench.plan import Cell, write_text
+from ssl_zoo.bench.cells import Cell, write_text
 from ssl_zoo.bench.runner import Emit, identity, run_cell
 
 Executor = Callable[[Cell, Path, Emit], str]

@@ -2,77 +2,31 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from ssl_zoo.backbones import create_backbone
+from ssl_zoo.backbones.weights import absolute, check_weights, load_weights, name_weights
 from ssl_zoo.bench.budget import Cost, measure
-from ssl_zoo.bench.config import BackboneEntry, BenchConfig, DataConfig, MethodEntry
+from ssl_zoo.bench.cells import Cell, Shared
+from ssl_zoo.bench.config import BackboneEntry, BenchConfig, DataConfig, MethodEntry, frozen_label
 from ssl_zoo.data.augment import adapt
 from ssl_zoo.data.datasets import Dataset, create_dataset
-from ssl_zoo.data.splits import Roles, roles
+from ssl_zoo.data.splits import Roles, evaluated_on, roles
 from ssl_zoo.draws import seed_from
 from ssl_zoo.errors import explain
+from ssl_zoo.evaluation.encoder import frozen_encoder
 from ssl_zoo.method import Augment, Method, MethodConfig, ViewSpec
-from ssl_zoo.nets import Backbone
+from ssl_zoo.nets import Backbone, TokenBackbone
 from ssl_zoo.registry import create_method, method_class
 from ssl_zoo.train import resolve_device, resolve_precision
 
 SMALL_IMAGE = 64  # px
 _SHARED_VIEW = Augment(32, scale=(0.2, 1.0), blur_p=0.5)
 SHARED_VIEWS = ViewSpec(global_views=(_SHARED_VIEW, _SHARED_VIEW))
-
-
-class Shared(BaseModel):
-    """What is equal for every cell of a bench, by construction."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    dataset: str
-    fingerprint: str
-    images: int
-    backbone: BackboneEntry
-    image_size: int
-    batch_size: int
-    steps: int
-    views: str
-    precision: str
-    knn_k: tuple[int, ...]
-    knn_temperature: float
-    primary_metric: str
-
-
-class Cell(BaseModel):
-    """One training and its evaluation: a method (None: the untrained backbone) and a seed.
-
-    `options` is the method's whole configuration; what follows `config_hash` is where and how it runs.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    label: str
-    method: str | None
-    seed: int
-    options: dict[str, Any]
-    shared: Shared
-    flops_per_image: int
-    config_hash: str
-    source: str
-    data: DataConfig
-    device: str
-    threads: int
-    workers: int | None
-    checkpoint_seconds: float
-    log_every: int
-    plugins: list[str]
-
-    @property
-    def folder(self) -> str:
-        return f"{self.label}-seed{self.seed}"
 
 
 class Plan(NamedTuple):
@@ -83,6 +37,7 @@ class Plan(NamedTuple):
     roles: Roles
     dataset: Dataset
     costs: dict[str, Cost]
+    notes: list[str]
 
 
 def plan(config: BenchConfig) -> Plan:
@@ -100,11 +55,16 @@ def plan(config: BenchConfig) -> Plan:
             f"batch_size={batch_size} exceeds the {len(parts.pretrain)} images to train on; lower it"
         )
     device = resolve_device(config.run.device)
+    network, notes = _create(backbone, image_size), list(dataset.notes)
+    init = absolute(config.init) if config.init else None
+    if init:
+        notes += load_weights(network, init)
     shared = Shared(
         dataset=short_name(config.dataset),
         fingerprint=parts.fingerprint,
         images=len(parts.pretrain),
         backbone=backbone,
+        init=name_weights(init, network) if init else None,
         image_size=image_size,
         batch_size=batch_size,
         steps=config.budget.steps_for(len(parts.pretrain), batch_size),
@@ -113,33 +73,48 @@ def plan(config: BenchConfig) -> Plan:
         knn_k=config.evaluation.knn_k,
         knn_temperature=config.evaluation.knn_temperature,
         primary_metric=config.evaluation.primary_metric,
+        finetune=config.evaluation.finetune,
+        eval_data=short_name(config.data.eval) if config.data.eval else None,
     )
     configs: dict[str, MethodConfig] = {}
     costs: dict[str, Cost] = {}
     for entry in config.methods:
         method_config = _method_config(entry, config.views, len(parts.pretrain))
-        views = adapt(method_config.views, image_size, grey=parts.pretrain.grey, flip=dataset.flip)
+        patch = network.patch_size if isinstance(network, TokenBackbone) else 4
+        grey = parts.pretrain.grey
+        views = adapt(method_config.views, image_size, grey=grey, flip=dataset.flip, patch=patch)
+        _check_sizes(network, backbone.name, views)
         configs[entry.label] = method_config.model_copy(update={"views": views})
-        method = build(shared, entry.method, configs[entry.label], seed=config.seeds[0])[1]
+        method = build(shared, entry.method, configs[entry.label], config.seeds[0], init)
         costs[entry.label] = measure(method, parts.pretrain, device, shared.precision)  # type: ignore[arg-type]
+    options = {label: method_config.model_dump(mode="json") for label, method_config in configs.items()}
+    frozen: dict[str, str] = {}
+    for given in config.frozen:
+        weights, label = absolute(given), frozen_label(given)
+        encoder, words = frozen_encoder(
+            weights, backbone=backbone.name, options=backbone.options, image_size=image_size
+        )
+        frozen[label], options[label] = weights, {"weights": name_weights(weights, encoder.backbone)}
+        notes += words
 
     def cell(label: str, method: str | None, seed: int) -> Cell:
-        options = configs[label].model_dump(mode="json") if method else {}
         asked = {
             "label": label,
             "method": method,
             "seed": seed,
-            "options": options,
+            "options": options.get(label, {}),
             "shared": shared.model_dump(mode="json"),
         }
         return Cell(
             label=label,
             method=method,
             seed=seed,
-            options=options,
+            options=options.get(label, {}),
             shared=shared,
             flops_per_image=costs[label].flops_per_image if method else 0,
             config_hash=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16],
+            init=init if method or label == "init" else None,
+            frozen=frozen.get(label),
             source=source,
             data=data,
             device=str(device),
@@ -150,20 +125,30 @@ def plan(config: BenchConfig) -> Plan:
             plugins=config.plugins,
         )
 
-    entries = [("random", None), *((entry.label, entry.method) for entry in config.methods)]
-    cells = [cell(label, method, seed) for seed in config.seeds for label, method in entries]
-    return Plan(cells, shared, parts, dataset, costs)
+    once = [*(["init"] if init else []), *frozen]  # without a part for the seed
+    cells = []
+    for seed in config.seeds:
+        references = ["random", *(once if seed == config.seeds[0] else [])]
+        cells += [cell(label, None, seed) for label in references]
+        cells += [cell(entry.label, entry.method, seed) for entry in config.methods]
+    return Plan(cells, shared, parts, dataset, costs, notes)
 
 
 def open_dataset(source: str, data: DataConfig) -> Dataset:
-    """The data set `source`, read as the configuration says."""
-    return create_dataset(
+    """The data set `source`, read as the configuration says, with train and test of `data.eval` if given."""
+    dataset = create_dataset(
         source,
         data.dir,
         labels=data.labels,
         on_bad_image=data.on_bad_image,
         window=data.window,
         transductive=data.transductive,
+    )
+    if data.eval is None:
+        return dataset
+    how = data if ":" in data.eval else DataConfig()  # a public data set needs no reading
+    return evaluated_on(
+        dataset, create_dataset(data.eval, data.dir, on_bad_image=how.on_bad_image, window=how.window)
     )
 
 
@@ -173,57 +158,24 @@ def short_name(source: str) -> str:
     return f"{kind}:{Path(path).name}" if colon and kind != "hf" else source
 
 
-def build(
-    shared: Shared, name: str | None, config: MethodConfig | None, seed: int
-) -> tuple[Backbone, Method | None]:
-    """The backbone, whose weights depend on the seed alone, and the method over it."""
-    torch.manual_seed(seed_from(seed, 0))
-    backbone = create_backbone(shared.backbone.name, shared.image_size, **shared.backbone.options)
-    if name is None or config is None:
-        return backbone, None
-    torch.manual_seed(seed_from(seed, 1))
-    return backbone, create_method(
-        name, backbone, **{f: getattr(config, f) for f in type(config).model_fields}
-    )
+def build_backbone(shared: Shared, seed: int, init: str | None) -> Backbone:
+    """The backbone, whose weights depend on the seed alone, or are those of `init`.
 
-
-def write_plan(folder: Path, cells: list[Cell], *, overwrite: bool = False) -> list[Cell]:
-    """Write plan.json and each cell.json; a folder may grow by cells that share everything declared equal.
-
-    Returns all cells of the folder. Raises ValueError with the difference if the folder holds another bench.
+    Raises ValueError if `init` holds other weights than were planned with.
     """
-    file = folder / "plan.json"
-    known: dict[str, Cell] = {}
-    if file.exists() and not overwrite:
-        stored = [Cell.model_validate(raw) for raw in json.loads(file.read_text())["cells"]]
-        known = {cell.folder: cell for cell in stored}
-        differences = _differences(stored[0].shared, cells[0].shared)
-        for cell in cells:
-            if cell.folder in known and known[cell.folder].config_hash != cell.config_hash:
-                differences += _option_differences(known[cell.folder], cell)
-        if differences:
-            raise ValueError(
-                f"{folder} holds another bench:\n  "
-                + "\n  ".join(dict.fromkeys(differences))
-                + "\nuse another --out, or --overwrite to discard what is there"
-            )
-    merged = list({**known, **{cell.folder: cell for cell in cells}}.values())
-    for cell in cells:
-        place = folder / "cells" / cell.folder
-        place.mkdir(parents=True, exist_ok=True)
-        write_text(place / "cell.json", cell.model_dump_json(indent=1))
-    write_text(file, json.dumps({"cells": [cell.model_dump(mode="json") for cell in merged]}, indent=1))
-    return merged
+    torch.manual_seed(seed_from(seed, 0))
+    backbone = _create(shared.backbone, shared.image_size)
+    if init:
+        load_weights(backbone, init)
+        check_weights(init, backbone, shared.init)
+    return backbone
 
 
-def write_text(file: Path, text: str) -> None:
-    """Replace a file atomically."""
-    temporary = file.with_suffix(file.suffix + ".tmp")
-    with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, file)
+def build(shared: Shared, name: str, config: MethodConfig, seed: int, init: str | None) -> Method:
+    """The method over its backbone."""
+    backbone = build_backbone(shared, seed, init)
+    torch.manual_seed(seed_from(seed, 1))
+    return create_method(name, backbone, **{f: getattr(config, f) for f in type(config).model_fields})
 
 
 def _absolute(source: str) -> str:
@@ -234,13 +186,31 @@ def _absolute(source: str) -> str:
 
 def _absolute_data(data: DataConfig) -> DataConfig:
     paths = {name: getattr(data, name) for name in ("dir", "labels")}
-    return data.model_copy(
-        update={
-            name: str(Path(path).expanduser().absolute())
-            for name, path in paths.items()
-            if path not in (None, "none")
-        }
-    )
+    absolute = {
+        name: str(Path(path).expanduser().absolute())
+        for name, path in paths.items()
+        if path not in (None, "none")
+    }
+    return data.model_copy(update={**absolute, "eval": data.eval and _absolute(data.eval)})
+
+
+def _create(backbone: BackboneEntry, image_size: int) -> Backbone:
+    try:
+        return create_backbone(backbone.name, image_size, **backbone.options)
+    except TypeError as error:  # an option that the backbone does not have
+        raise ValueError(f"backbone {backbone.name}: {error}") from error
+
+
+def _check_sizes(network: Backbone, name: str, views: ViewSpec) -> None:
+    for size in {view.size for view in (*views.global_views, views.local) if view}:
+        try:
+            with torch.no_grad():
+                network.eval()(torch.zeros(2, 3, size, size))
+        except (ValueError, RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"backbone {name} does not take crops of {size} px; change image_size, the views or the "
+                f"backbone ({error})"
+            ) from error
 
 
 def _method_config(entry: MethodEntry, views: str, images: int) -> MethodConfig:
@@ -250,20 +220,3 @@ def _method_config(entry: MethodEntry, views: str, images: int) -> MethodConfig:
         return cls.Config(**options).for_data(images)
     except ValidationError as error:
         raise explain(error, cls.Config, entry.label) from None
-
-
-def _differences(old: Shared, new: Shared) -> list[str]:
-    return [
-        f"{f}: {getattr(old, f)} there, {getattr(new, f)} asked"
-        for f in Shared.model_fields
-        if getattr(old, f) != getattr(new, f)
-    ]
-
-
-def _option_differences(old: Cell, new: Cell) -> list[str]:
-    keys = sorted(old.options.keys() | new.options.keys())
-    return [
-        f"{new.label}.{key}: {old.options.get(key)} there, {new.options.get(key)} asked"
-        for key in keys
-        if old.options.get(key) != new.options.get(key)
-    ]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 import rich.progress as bars
 from rich.console import Console
 
-from ssl_zoo.bench.plan import Cell, Plan
+from ssl_zoo.bench.cells import Cell
+from ssl_zoo.bench.plan import Plan
 from ssl_zoo.bench.report.table import render_table
 from ssl_zoo.bench.runner import Emit
 
@@ -53,7 +54,7 @@ class Progress:
         seeds = len({cell.seed for cell in plan.cells})
         say(
             f"[bold]{shared.dataset}[/]  {shared.images:,} images at {shared.image_size} px, "
-            f"{shared.backbone.name}"
+            f"{shared.backbone.name}" + (f" from {shared.init}" if shared.init else "")
         )
         say(f"{len(plan.cells)} cells: {labels}; {seeds} seed{'s' if seeds > 1 else ''}")
         say(
@@ -63,7 +64,7 @@ class Progress:
         say(f"about {cost['minutes']:.1f} minutes of training, {cost['bytes'] / 1e6:.0f} MB, in {folder}")
         if cost["minutes"] > cost["long_minutes"]:
             say(f"to be done in 10 minutes: --budget steps={cost['fitting_steps']}")
-        for note in plan.dataset.notes:
+        for note in plan.notes:
             say(f"[yellow]note[/] {note}")
 
     def follow(self, cell: Cell) -> Emit:
@@ -95,9 +96,11 @@ class Progress:
         if status != "done":
             self.console.print(f"[red]{cell.folder:<18} {status}[/] {result['error']}", highlight=False)
             return
-        score = result.get("knn_top1")
-        words = f"k-NN {score:.1%}" if score is not None else "no labels"
-        self._say(f"{cell.folder:<18} {words}  {result['train_seconds']:.0f} s training")
+        self._say(f"{cell.folder:<18} {_scored(result)}  {result['train_seconds']:.0f} s training")
+
+    def evaluated(self, name: str, scores: dict[str, Any]) -> None:
+        """One line for an encoder that was trained before."""
+        self._say(f"{name:<18} {_scored(scores)}")
 
     def show(self, results: "Results") -> None:
         """The table, and where everything lies."""
@@ -107,3 +110,8 @@ class Progress:
     def _say(self, line: str) -> None:
         if not self.quiet:
             self.console.print(line, highlight=False)
+
+
+def _scored(scores: dict[str, Any]) -> str:
+    score = scores.get("knn_top1")
+    return f"k-NN {score:.1%}" if score is not None else "no labels"

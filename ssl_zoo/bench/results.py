@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo.bench.plan import Cell, write_text
+from ssl_zoo.bench.cells import Cell, write_text
 from ssl_zoo.evaluation.collapse import collapse_verdict
 
 _LONG_HORIZON = 0.2  # of the run; a teacher that averages over more still remembers its random start
@@ -24,9 +24,10 @@ _COST = (
 _WHERE = ("peak_memory_bytes", "precision", "threads", "device")
 _KNN = ("knn_top1", "knn_top5", "knn_by_k", "knn_k", "knn_temperature")
 _LINEAR = ("linear_top1", "linear_top5", "linear_balanced_accuracy", "linear_c", "linear_converged")
-_OTHER = ("map_at_r", "rankme", "feature_std", "collapse_verdict", "collapse_cause")
+_OTHER = ("map_at_r", "finetune_top1")
+_LABEL_FREE = ("rankme", "feature_std", "alignment", "uniformity", "collapse_verdict", "collapse_cause")
 _REST = ("final_loss", "encoder", "config_hash", "error")
-FIELDS = (*_WHAT, *_COST, *_WHERE, *_KNN, *_LINEAR, *_OTHER, *_REST)
+FIELDS = (*_WHAT, *_COST, *_WHERE, *_KNN, *_LINEAR, *_OTHER, *_LABEL_FREE, *_REST)
 
 
 class Results:
@@ -78,7 +79,7 @@ class Results:
 
 
 def collect(folder: Path, cells: list[Cell], bench: dict[str, Any]) -> Results:
-    """Gather the cells' results (`stopped`: none yet); verdicts compare with the seed's random row."""
+    """Gather the cells' results (`stopped`: none yet), with their verdicts."""
     found = {cell.folder: _read(folder / "cells" / cell.folder / "result.json") for cell in cells}
     rows, notes = [], list(bench["notes"])
     for cell in cells:
@@ -86,31 +87,37 @@ def collect(folder: Path, cells: list[Cell], bench: dict[str, Any]) -> Results:
             **dict.fromkeys(FIELDS),
             "status": "stopped",
             "label": cell.label,
+            "method": cell.method,
             "seed": cell.seed,
         }
         row |= {key: value for key, value in found[cell.folder].items() if key in FIELDS}
-        random = found.get(f"random-seed{cell.seed}", {})
-        if row["status"] == "done" and cell.method is not None:
+        rows.append(row)
+        notes += _momentum_note(cell, folder / "cells" / cell.folder / "metrics.jsonl")
+    judge(rows)
+    return Results(folder, {**bench, "notes": list(dict.fromkeys(notes))}, rows)
+
+
+def judge(rows: list[dict[str, Any]]) -> None:
+    """Write the verdict on collapse into the methods' rows, each compared with its seed's random row."""
+    random = {row["seed"]: row["rankme"] for row in rows if row["label"] == "random"}
+    for row in rows:
+        if row["status"] == "done" and row["method"] is not None:
             row["collapse_verdict"] = collapse_verdict(
                 row["feature_std"],
                 row["rankme"],
-                random_rankme=random.get("rankme"),
-                steps=row["steps"],
+                random_rankme=random.get(row["seed"]),
+                steps=row["steps"] or 0,
                 finite=True,
             )
         elif (row["error"] or "").startswith("FloatingPointError"):
             row["collapse_verdict"] = "diverged"
-        rows.append(row)
-        notes += _momentum_note(cell, folder / "cells" / cell.folder / "metrics.jsonl")
-    return Results(folder, {**bench, "notes": list(dict.fromkeys(notes))}, rows)
 
 
 def _momentum_note(cell: Cell, log: Path) -> list[str]:
     """A warning if the teacher's horizon 1 / (1 - momentum) is long against the run."""
     lines = log.read_text().splitlines() if log.exists() else []
-    momentum = json.loads(lines[0]).get("momentum", 0.0) if lines else 0.0
-    share = 1 / (max(1 - momentum, 1e-9) * cell.shared.steps)
-    if share <= _LONG_HORIZON:
+    momentum = json.loads(lines[0]).get("momentum") if lines else None
+    if momentum is None or (share := 1 / (max(1 - momentum, 1e-9) * cell.shared.steps)) <= _LONG_HORIZON:
         return []
     return [
         f"{cell.label}: its momentum network averages over {share:.0%} of this short run; "

@@ -14,18 +14,21 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.utils import make_grid, save_image
 
+from ssl_zoo.backbones.weights import check_weights
+from ssl_zoo.bench.assess import assess
+from ssl_zoo.bench.cells import Cell, write_text
 from ssl_zoo.bench.config import import_plugin
-from ssl_zoo.bench.plan import Cell, build, open_dataset, write_text
+from ssl_zoo.bench.plan import build, build_backbone, open_dataset
 from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from ssl_zoo.data.collate import MultiCropCollate
 from ssl_zoo.data.datasets import Split
-from ssl_zoo.data.loading import fitted, views_of
+from ssl_zoo.data.loading import fitted_images, views_of
 from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.data.splits import roles
-from ssl_zoo.evaluation import score
-from ssl_zoo.evaluation.encoder import save_encoder
-from ssl_zoo.evaluation.features import extract, to_input
+from ssl_zoo.evaluation.encoder import Encoder, frozen_encoder, save_encoder
+from ssl_zoo.evaluation.features import to_input
 from ssl_zoo.method import Method
+from ssl_zoo.nets import Backbone
 from ssl_zoo.registry import method_class
 from ssl_zoo.train import Budget, FitResult, TrainingStopped, fit, resolve_device
 
@@ -72,21 +75,25 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
     for plugin in cell.plugins:
         import_plugin(plugin)
     shared = cell.shared
-    parts = roles(open_dataset(cell.source, cell.data))
+    dataset = open_dataset(cell.source, cell.data)
+    parts = roles(dataset)
     if parts.fingerprint != shared.fingerprint:
         raise ValueError(
             f"{shared.dataset} is not the data that was planned with; plan again in a new folder"
         )
-    config = method_class(cell.method).Config(**cell.options) if cell.method else None
-    backbone, method = build(shared, cell.method, config, cell.seed)
     device = resolve_device(cell.device)
-
-    emit({"event": "training", "total": shared.steps if method else 0})
-    if method is None:
-        _estimate_batch_norms(backbone.to(device).to(memory_format=torch.channels_last), parts.pretrain, cell)
-        fitted, role = None, "backbone"
-        encoder: nn.Module = backbone
+    emit({"event": "training", "total": shared.steps if cell.method else 0})
+    fitted: FitResult | None = None
+    if cell.method is None:
+        encoder = _as_given(cell, parts.pretrain, device)
     else:
+        config = method_class(cell.method).Config(**cell.options)
+        method = build(shared, cell.method, config, cell.seed, cell.init)
+        network = method.encoder
+        if not isinstance(network, Backbone):
+            raise TypeError(
+                f"the encoder of {cell.method} is no Backbone; return the one it was given or a copy"
+            )
         fitted = fit(
             method,
             parts.pretrain,
@@ -102,39 +109,69 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
             workers=cell.workers,
             should_stop=should_stop,
         )
-        role, encoder = _role(method), method.encoder
+        encoder = Encoder(network, shared.image_size, card=_card(cell, _role(method)))
         _save_views(method, parts.pretrain, cell.seed, folder)
 
     emit({"event": "evaluating"})
     began = time.perf_counter()
-    train_x, test_x = (
-        extract(encoder, part.images, image_size=shared.image_size, device=device, workers=cell.workers)
-        for part in (parts.train, parts.test)
-    )
-    scores = score(
-        train_x,
-        parts.train.labels,
-        test_x,
-        parts.test.labels,
-        folds=parts.folds,
-        num_classes=len(parts.train.classes),
+    scores = assess(
+        encoder,
+        parts,
+        folder,
+        flip=dataset.flip,
         knn_k=shared.knn_k,
         knn_temperature=shared.knn_temperature,
+        finetuned=shared.finetune,
+        seed=cell.seed,
+        workers=cell.workers,
     )
-    spec = {
-        "backbone": shared.backbone.name,
-        "options": shared.backbone.options,
-        "image_size": shared.image_size,
-        "method": cell.method,
-        "encoder": role,
-    }
-    save_encoder(folder, encoder, spec)
+    save_encoder(folder, encoder)
     return {
         "status": "done",
         **_training(cell, fitted, device),
         **scores,
-        "encoder": role,
+        "backbone": encoder.card["backbone"],
+        "encoder": encoder.card["encoder"],
         "evaluation_seconds": time.perf_counter() - began,
+    }
+
+
+def _as_given(cell: Cell, split: Split, device: torch.device) -> Encoder:
+    """What a cell without method evaluates: an encoder trained elsewhere, or the backbone before training."""
+    shared = cell.shared
+    if cell.frozen:
+        encoder, _ = frozen_encoder(
+            cell.frozen,
+            backbone=shared.backbone.name,
+            options=shared.backbone.options,
+            image_size=shared.image_size,
+        )
+        check_weights(cell.frozen, encoder.backbone, cell.options["weights"])
+        encoder.card = {"method": None, "encoder": "backbone", **cell.options, **encoder.card}
+        return encoder.to(device).to(memory_format=torch.channels_last)
+    backbone = build_backbone(shared, cell.seed, cell.init)
+    backbone.to(device).to(memory_format=torch.channels_last)
+    if cell.init is None:
+        _estimate_batch_norms(backbone, split, cell)
+    return Encoder(backbone, shared.image_size, card=_card(cell, "backbone"))
+
+
+def _card(cell: Cell, role: str) -> dict[str, Any]:
+    """What encoder.json says of how an encoder was made."""
+    shared = cell.shared
+    steps = shared.steps if cell.method else 0
+    return {
+        "backbone": shared.backbone.name,
+        "options": shared.backbone.options,
+        "init": shared.init if cell.init else None,
+        "method": cell.method,
+        "encoder": role,
+        "budget": {"images": steps * shared.batch_size, "batch_size": shared.batch_size},
+        "steps": steps,
+        "seed": cell.seed,
+        "dataset": shared.dataset,
+        "data_fingerprint": shared.fingerprint,
+        "config_hash": cell.config_hash,
     }
 
 
@@ -177,7 +214,7 @@ def _estimate_batch_norms(backbone: nn.Module, split: Split, cell: Cell) -> None
     backbone.train()
     with torch.no_grad():
         for step in islice(range(_NORM_BATCHES), _NORM_BATCHES if norms else 0):
-            images = fitted(split.images, sampler.batch(step)[0], cell.shared.image_size)
+            images = fitted_images(split.images, sampler.batch(step)[0], cell.shared.image_size)
             backbone(to_input(images, None).to(next(backbone.parameters()).device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -94,18 +94,20 @@ def flip_some(planes: Tensor, flip: Tensor) -> Tensor:
     return torch.where(_per_crop(flip), planes.flip(-1), planes)
 
 
-def normalize(images: Tensor) -> Tensor:
-    """Standardise by ImageNet's channel statistics: [N, 1 or 3, H, W] in [0, 1] -> [N, 3, H, W], dense."""
-    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    contiguous = images.new_empty(len(images), 3, *images.shape[2:])
-    return torch.sub(images, mean, out=contiguous).div_(std)
+def normalize(
+    images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> Tensor:
+    """Standardise by channel statistics, by default ImageNet's: [..., 1 or 3, H, W] -> [..., 3, H, W], dense."""
+    center, scale = (images.new_tensor(values).view(3, 1, 1) for values in (mean, std))
+    dense = images.new_empty(*images.shape[:-3], 3, *images.shape[-2:])
+    return torch.sub(images, center, out=dense).div_(scale)
 
 
-def adapt(spec: ViewSpec, image_size: int, *, grey: bool, flip: bool) -> ViewSpec:
+def adapt(spec: ViewSpec, image_size: int, *, grey: bool, flip: bool, patch: int = 4) -> ViewSpec:
     """Scale a recipe's views to `image_size` pixels.
 
-    Global crops take this size, local crops keep their share of it (a multiple of 4, at least 8). Up to 64
-    pixels nothing is blurred; `grey` images get no saturation, hue or grey operation; `flip=False` is for
+    Global crops take this size, local crops keep their share of it (a multiple of `patch`, at least 8). Up to
+    64 pixels nothing is blurred; `grey` images get no saturation, hue or grey operation; `flip=False` is for
     images that mean something else when mirrored, such as digits.
     """
     ratio = image_size / spec.global_views[0].size
@@ -123,7 +125,8 @@ def adapt(spec: ViewSpec, image_size: int, *, grey: bool, flip: bool) -> ViewSpe
     return dataclasses.replace(
         spec,
         global_views=tuple(adapted(view, image_size) for view in spec.global_views),
-        local=spec.local and adapted(spec.local, max(8, 4 * round(spec.local.size * ratio / 4))),
+        local=spec.local
+        and adapted(spec.local, patch * max(-(-8 // patch), round(spec.local.size * ratio / patch))),
     )
 
 

@@ -124,11 +124,11 @@ def create_dataset(
     Names are looked for in `data_dir`, else in `SSL_ZOO_DATA`, else downloaded; `digits` needs no files.
     `labels` is a CSV file (see apply_labels) or "none", which forgets all labels; `on_bad_image` and `window`
     are those of scan. Without a test part of its own, 20 % are held out (see held_out). "train" holds the
-    labelled images outside the test, "pretrain" all images outside of it, and with `transductive` the test
-    images too; without labels both are the same. Images of one size up to 64 pixels are decoded once and
-    mapped from the cache folder; others are Photos. Raises ValueError for an unknown name, for an option that
-    a source cannot use and for a broken file, FileNotFoundError, naming the places, for missing ones, OSError
-    for a cache it cannot write.
+    labelled images outside the test, "pretrain" these, all others outside of it, and with `transductive` the
+    test images, in this order; without labels both are the same. Images of one size up to 64 pixels are
+    decoded once and mapped from the cache folder; others are Photos. Raises ValueError for an unknown name,
+    for an option that a source cannot use and for a broken file, FileNotFoundError, naming the places, for
+    missing ones, OSError for a cache it cannot write.
     """
     kind, _, rest = spec.partition(":")
     if kind in _LISTS and rest:
@@ -200,8 +200,8 @@ def _from_photos(
     test = split(last, len(order), labelled)
     pretrain = split(0, len(order) if transductive else last, labelled and first == last and not transductive)
     train = split(0, first, labelled) if labelled and pretrain.labels is None else pretrain
-    copies = int(torch.isin(photos.content[last:], photos.content[:last]).sum())
-    told = (*listing.notes, *notes, *parts.notes, *_leaks(copies, len(test), transductive))
+    leaked = int(torch.isin(photos.content[last:], photos.content[:last]).sum())
+    told = (*listing.notes, *notes, *parts.notes, *_leaks(leaked, len(test), transductive))
     splits = {"pretrain": pretrain, "train": train, "test": test}
     return Dataset(name, splits, told, flip=True, rule=parts.rule)
 
@@ -220,10 +220,10 @@ def _resident(photos: Photos) -> Tensor | Photos:
     return torch.from_numpy(cache.load_images(key, (len(photos), channels, height, width), decode))
 
 
-def _leaks(copies: int, size: int, transductive: bool) -> list[str]:
+def _leaks(leaked: int, size: int, transductive: bool) -> list[str]:
     if transductive:
         return [f"transductive: the {size:,} test images are also pretrained on, without their labels"]
-    return [f"{copies:,} of {size:,} test images also lie in training"] if copies else []
+    return [f"{leaked:,} of {size:,} test images also lie in training"] if leaked else []
 
 
 def _from_sources(origin: Origin, found: Mapping[str, sources.Source]) -> Dataset:
@@ -275,8 +275,8 @@ def _adapted(dataset: Dataset, *, forget: bool, transductive: bool) -> Dataset:
     if forget:
         pretrain, test = (replace(split, labels=None, classes=()) for split in (pretrain, test))
         train = pretrain
-    copies = 0 if transductive else _copies(pretrain, test)
-    notes = (*dataset.notes, *_leaks(copies, len(test), transductive))
+    leaked = 0 if transductive else copies(pretrain, test)
+    notes = (*dataset.notes, *_leaks(leaked, len(test), transductive))
     if transductive:
         images = torch.cat([split.images for split in (pretrain, test) if isinstance(split.images, Tensor)])
         both = hashlib.sha256((pretrain.fingerprint + test.fingerprint).encode()).hexdigest()
@@ -284,7 +284,9 @@ def _adapted(dataset: Dataset, *, forget: bool, transductive: bool) -> Dataset:
     return replace(dataset, splits={"pretrain": pretrain, "train": train, "test": test}, notes=notes)
 
 
-def _copies(pretrain: Split, test: Split) -> int:
+def copies(pretrain: Split, test: Split) -> int:
+    """The number of test images that are, pixel by pixel, also in `pretrain`."""
+
     def count() -> int:
         return int(torch.isin(test.content_hash(), pretrain.content_hash()).sum())
 

@@ -54,7 +54,7 @@ def views_of(
     return collate.batch(split.images[positions].to(device), positions.to(device), epoch)
 
 
-def fitted(images: Tensor | Photos, positions: Tensor, image_size: int | None) -> Tensor:
+def fitted_images(images: Tensor | Photos, positions: Tensor, image_size: int | None) -> Tensor:
     """The images at `positions` [B] int64 as an encoder sees them before normalisation: `fit_size` of each.
 
     Raises ValueError for photos without an `image_size`.
@@ -75,7 +75,7 @@ def fitted_batches(
     if isinstance(images, Photos):
         yield from _loader(_Fitting(images, batches, image_size), range(len(batches)), workers)
     else:
-        yield from (fitted(images, positions, image_size) for positions in batches)
+        yield from (fitted_images(images, positions, image_size) for positions in batches)
 
 
 def fit_size(images: Tensor, image_size: int | None) -> Tensor:
@@ -123,7 +123,7 @@ class _Fitting(Dataset[Tensor]):
     image_size: int | None
 
     def __getitem__(self, batch: int) -> Tensor:
-        return fitted(self.photos, self.batches[batch], self.image_size)
+        return fitted_images(self.photos, self.batches[batch], self.image_size)
 
 
 def _loader(dataset: Dataset[Any], items: range, workers: int | None) -> DataLoader[Any]:

@@ -2,13 +2,13 @@
 
 import hashlib
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ssl_zoo.data.datasets import Dataset, Split
+from ssl_zoo.data.datasets import Dataset, Split, copies
 from ssl_zoo.data.holdout import tied, together
 
 SELECTION_SHARE = 0.1
@@ -96,6 +96,19 @@ def roles(dataset: Dataset) -> Roles:
         pretrain = pretrain.take((~held).nonzero().flatten())
         rule += ", excluded from pretrain"
     return Roles(pretrain, train, test, [(fit, validate)], dataset.rule, rule)
+
+
+def evaluated_on(dataset: Dataset, other: Dataset) -> Dataset:
+    """All images to pretrain on of `dataset`, with train and test of `other`.
+
+    Test images that are, pixel by pixel, among those to pretrain on are counted in the notes.
+    """
+    pretrain, train, test = dataset.split("pretrain"), other.split("train"), other.split("test")
+    notes = [f"pretraining data: {note}" for note in dataset.notes if note not in other.notes]
+    if seen := copies(pretrain, test):
+        notes.append(f"{seen:,} of {len(test):,} test images are also pretrained on, without their labels")
+    splits = {"pretrain": pretrain, "train": train, "test": test}
+    return replace(other, splits=splits, notes=(*other.notes, *notes), flip=dataset.flip)
 
 
 def _stratified(train: Split, labels: Tensor) -> list[tuple[Tensor, Tensor]]:

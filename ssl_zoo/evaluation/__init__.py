@@ -15,6 +15,7 @@ from ssl_zoo.evaluation.knn import Folds, check_labels, choose_k, knn_scores, to
 from ssl_zoo.evaluation.linear import balanced_accuracy, choose_c, linear_probe
 from ssl_zoo.evaluation.retrieval import map_at_r
 from ssl_zoo.evaluation.search import check_features, search
+from ssl_zoo.evaluation.spread import uniformity
 
 __all__ = [
     "Encoder",
@@ -47,18 +48,20 @@ def evaluate(encoder: nn.Module, train: Split, test: Split, *, device: str = "au
     """The quality of a frozen encoder (or backbone: images [B, 3, H, W] -> features [B, D]) as named numbers.
 
     `train` is the labelled bank, `test` is read once: k and C are chosen on parts of `train`. Accuracies
-    are shares in [0, 1]; without labels only `rankme` and `feature_std` are given. An `Encoder` resizes the
-    images, any other module takes them as they are. The module is moved to `device` ("auto": the GPU if
-    there is one).
+    are shares in [0, 1]; without labels only `rankme`, `feature_std` and `uniformity` are given. An
+    `Encoder` resizes the images, any other module takes them as they are. The module is moved to `device`
+    ("auto": the GPU if there is one).
     Raises ValueError for splits of different classes, labels of one class, or in one split only.
     """
     if train.classes != test.classes:
         raise ValueError(f"train has classes {train.classes}, test {test.classes}; give both the same")
     place = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     encoder = encoder.to(place)
-    image_size = encoder.image_size if isinstance(encoder, Encoder) else None
     train_x, test_x = (
-        extract(encoder, split.images, image_size=image_size, device=place) for split in (train, test)
+        encoder.embed(split.images)
+        if isinstance(encoder, Encoder)
+        else extract(encoder, split.images, image_size=None, device=place)
+        for split in (train, test)
     )
     parts = Dataset("", {"pretrain": train, "train": train, "test": test}, notes=(), flip=False)
     result = score(
@@ -86,13 +89,15 @@ def score(
     """Every metric of features `train_x` [N, D] (the bank) and `test_x` [M, D] with labels int64 or None.
 
     k and C are chosen on `folds`, pairs of (fit, validation) indices into the bank; without folds they are
-    20 and 0.1. Of `knn_k` those up to N are used. Without labels the label metrics are None.
+    20 and 0.1. Of `knn_k` those up to N are used. Without labels the label metrics are None, as is map_at_r
+    where no two test images share a class.
     Raises ValueError for labels on one side only, labels outside 0..num_classes-1, a bank of one class or
     smaller than every k, FloatingPointError for features that are not finite.
     """
     check_features(train_x, test_x)
     result: dict[str, Any] = dict.fromkeys(_LABEL_METRICS)
     result |= {"rankme": rankme(train_x), "feature_std": feature_std(train_x)}
+    result["uniformity"] = uniformity(test_x) if len(test_x) > 1 else None
     if train_y is None and test_y is None:
         return result
     if train_y is None or test_y is None:
@@ -125,5 +130,5 @@ def score(
         "linear_balanced_accuracy": balanced_accuracy(probe.scores, test_y),
         "linear_c": best_c,
         "linear_converged": probe.converged,
-        "map_at_r": map_at_r(test_x, test_y),
+        "map_at_r": map_at_r(test_x, test_y) if int(test_y.bincount().max()) > 1 else None,
     }

@@ -1,23 +1,20 @@
 """One offline page per bench: everything it shows lies inside the file."""
 
 import json
-from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from struct import unpack
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from ssl_zoo.bench.report import figures
-from ssl_zoo.bench.report.summaries import BASELINE, TITLES, Row, Summary, finding, remarks, summary
+from ssl_zoo.bench.report import figures, galleries
+from ssl_zoo.bench.report.summaries import LABEL_FREE, TITLES, Row, finding, is_reference, remarks, summary
 from ssl_zoo.bench.report.table import MISSING, grid, is_text
 from ssl_zoo.bench.report.words import budget, count, is_number, quantity, scaled, sentence
 
 _NOT_MEASURED = Markup('<span role="img" aria-label="not measured">&ndash;</span>')
-_PNG = b"\x89PNG\r\n\x1a\n"
 _SMALL = 480  # px: grids of crops narrower than this are shown at twice their size
 _AUDITED = {
     "dataset": "Dataset",
@@ -46,8 +43,8 @@ _DETAILS = {
     "linear_top1": "linear top-1 %",
     "linear_balanced_accuracy": "balanced accuracy %",
     "map_at_r": "mAP@R %",
-    "rankme": "RankMe",
-    "feature_std": "feature std",
+    "finetune_top1": "tuned top-1 %",
+    **LABEL_FREE,
     "final_loss": "final loss",
     "steps": "steps",
     "images_seen": "images seen",
@@ -59,16 +56,6 @@ _DETAILS = {
     "config_hash": "config hash",
 }
 _WORDS = {"label", "status", "collapse_verdict", "collapse_cause", "encoder", "precision", "config_hash"}
-
-
-class Views(NamedTuple):
-    """What one method saw: `uri` is None where no image was kept."""
-
-    label: str
-    uri: str | None
-    width: int
-    height: int
-    caption: str
 
 
 class Fact(NamedTuple):
@@ -127,7 +114,7 @@ def _headline(results: Mapping[str, Any]) -> dict[str, Any]:
         "notes": bench.get("notes") or [],
         "sentence": sentence(bench),
         "finding": finding(summaries, primary),
-        "remarks": remarks(rows),
+        "remarks": remarks(rows, primary),
         "primary": TITLES.get(primary, primary),
         "table": table,
         "text_columns": [is_text(column, table.header) for column in range(len(table.header))],
@@ -141,7 +128,8 @@ def _page(folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
     summaries = [item for item, _ in headline["table"].lines]
     scores = figures.score_figure(summaries, bench.get("primary_metric") or "knn_top1", headline["tone"])
     curves, names = _curves(folder, rows, headline["tone"])
-    views = [_views(folder, rows, item) for item in summaries if not item.is_baseline]
+    shown = galleries.are_shown(bench)
+    views = galleries.crops(folder, rows, summaries) if shown else []
     plan = _load(folder / "plan.json")
     return headline | {
         "name": bench["name"],
@@ -152,6 +140,11 @@ def _page(folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
         "metric_names": names,
         "figures": {"scores": scores, "curves": curves},
         "points": figures.POINTS,
+        "evaluation": bench.get("evaluation_of"),
+        "has_baseline": any(item.is_baseline for item in summaries),
+        "images_shown": shown,
+        "own_images": bench.get("report_images") != "hide",
+        "neighbours": galleries.neighbours(folder, rows, summaries) if shown else [],
         "views": views,
         "scale": 2 if max((view.width for view in views), default=0) < _SMALL else 1,
         "audit": _audit(rows),
@@ -172,7 +165,10 @@ def _facts(bench: Mapping[str, Any]) -> list[tuple[str, str]]:
     views = {"recipe": "each method's own recipe", "shared": "the same two global crops for all"}
     facts = {
         "Dataset": bench.get("dataset"),
+        "Evaluated on": bench.get("eval_data"),
+        "Encoders from": bench.get("evaluation_of"),
         "Backbone": bench.get("backbone"),
+        "Starting from": bench.get("init"),
         "Image size": size and f"{size} px",
         "Batch size": bench.get("batch_size"),
         "Budget": budget(bench.get("budget") or {}),
@@ -191,8 +187,8 @@ def _curves(
     """Per trained label its figures by metric, and the names of all metrics."""
     logs: dict[str, dict[int, figures.Logged]] = {}
     for row in rows:
-        if row["label"] != BASELINE:
-            log = figures.read_metrics(_cell(folder, row) / "metrics.jsonl")
+        if not is_reference(row):
+            log = figures.read_metrics(galleries.cell(folder, row) / "metrics.jsonl")
             logs.setdefault(row["label"], {})[row["seed"]] = log
     names = figures.metric_names([log for seeds in logs.values() for log in seeds.values()])
     curves = []
@@ -202,25 +198,9 @@ def _curves(
     return curves, names
 
 
-def _cell(folder: Path, row: Row) -> Path:
-    return folder / "cells" / f"{row['label']}-seed{row['seed']}"
-
-
-def _views(folder: Path, rows: Sequence[Row], item: Summary) -> Views:
-    per_image = item.costs.get("views_seen", 0) / (item.costs.get("images_seen") or 1)
-    caption = f"{quantity(per_image)} views of every image" if per_image else ""
-    for row in rows:
-        file = _cell(folder, row) / "views.png"
-        if row["label"] == item.label and file.is_file() and (png := file.read_bytes()).startswith(_PNG):
-            width, height = unpack(">II", png[16:24])
-            uri = f"data:image/png;base64,{b64encode(png).decode()}"
-            return Views(item.label, uri, width, height, caption)
-    return Views(item.label, None, 0, 0, caption)
-
-
 def _audit(rows: Sequence[Row]) -> list[Fact]:
     """Every audited quantity over the finished runs of the trained methods."""
-    trained = [row for row in rows if row["label"] != BASELINE and row.get("status") in ("done", "collapsed")]
+    trained = [row for row in rows if not is_reference(row) and row.get("status") in ("done", "collapsed")]
     facts = []
     for name, title in _AUDITED.items():
         values = {row["label"]: row.get(name) for row in trained if row.get(name) is not None}
@@ -253,7 +233,7 @@ def _written(name: str, value: Any) -> str:
         return scaled(value, "FLOP")
     if name == "peak_memory_bytes":
         return scaled(value, "B", base=1024)
-    if name in TITLES and name != "rankme":
+    if name in TITLES:
         return f"{100 * value:.1f}"
     return count(value) if value >= 1000 else quantity(value)
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from ssl_zoo.bench.report.words import is_number, reason
@@ -11,6 +12,7 @@ from ssl_zoo.bench.statistics import Interval, mean_interval, paired_interval
 Row = Mapping[str, Any]
 
 BASELINE = "random"
+START = "init"  # the weights that every method started from, before training
 SEEDS_TO_RANK = 3
 TITLES = {
     "knn_top1": "k-NN top-1",
@@ -19,7 +21,14 @@ TITLES = {
     "linear_top5": "linear top-5",
     "linear_balanced_accuracy": "linear balanced accuracy",
     "map_at_r": "mAP@R",
+    "finetune_top1": "tuned top-1",
+}
+"""Metrics that need labels, shares in [0, 1]."""
+LABEL_FREE = {
+    "feature_std": "feature std",
     "rankme": "RankMe",
+    "alignment": "alignment",
+    "uniformity": "uniformity",
 }
 _COUNTED = {"done", "collapsed"}  # a collapse is a result; a stopped run is not
 _COSTS = ("images_seen", "views_seen", "train_seconds", "images_per_second")
@@ -39,6 +48,8 @@ class Summary:
     gain: Interval | None
     costs: dict[str, float]
     """Means of images_seen, views_seen, train_seconds and images_per_second."""
+    is_reference: bool
+    """Whether nothing was trained here: the untrained backbone, the weights to start from, other encoders."""
 
     @property
     def is_baseline(self) -> bool:
@@ -54,23 +65,27 @@ class Finding(NamedTuple):
 
 
 def summary(rows: Sequence[Row], primary_metric: str = "knn_top1") -> list[Summary]:
-    """One summary per label, best primary metric first, labels without a score next, the baseline last."""
+    """One summary per label: methods, then references, each best primary metric first, the baseline last."""
     labels: dict[str, list[Row]] = {}
     for row in rows:
         labels.setdefault(row["label"], []).append(row)
     baseline = _by_seed(labels.get(BASELINE, []), primary_metric)
     summaries = [_summarise(label, own, primary_metric, baseline) for label, own in labels.items()]
 
-    def order(item: Summary) -> tuple[bool, float]:
+    def order(item: Summary) -> tuple[bool, bool, float]:
         score = item.scores.get(primary_metric)
-        return item.is_baseline, -score.mean if score else 1.0
+        return item.is_reference, item.is_baseline, -score.mean if score else 1.0
 
     return sorted(summaries, key=order)
 
 
 def _summarise(label: str, rows: list[Row], primary: str, baseline: dict[int, float]) -> Summary:
-    scores = {metric: list(_by_seed(rows, metric).values()) for metric in dict.fromkeys([primary, *TITLES])}
+    metrics = dict.fromkeys([primary, *TITLES, *LABEL_FREE])
+    scores = {metric: list(_by_seed(rows, metric).values()) for metric in metrics}
     by_seed = _by_seed(rows, primary)
+    reference = all(is_reference(row) for row in rows)
+    once = reference and label != BASELINE and bool(by_seed)  # the one evaluation holds for every seed
+    paired = dict.fromkeys(baseline, fmean(by_seed.values())) if once else by_seed
     counted = [row for row in rows if row.get("status") in _COUNTED] or rows
     costs = {name: [row[name] for row in counted if is_number(row.get(name))] for name in _COSTS}
     return Summary(
@@ -79,9 +94,15 @@ def _summarise(label: str, rows: list[Row], primary: str, baseline: dict[int, fl
         status=_tally(row.get("status") for row in rows) or "unknown",
         scores={metric: mean_interval(values) for metric, values in scores.items() if values},
         by_seed=by_seed,
-        gain=paired_interval(_times_100(by_seed), _times_100(baseline)),
+        gain=paired_interval(_times_100(paired), _times_100(baseline)),
         costs={name: sum(values) / len(values) for name, values in costs.items() if values},
+        is_reference=reference,
     )
+
+
+def is_reference(row: Row) -> bool:
+    """Whether nothing was trained for this row."""
+    return row.get("method") is None
 
 
 def _by_seed(rows: Sequence[Row], metric: str) -> dict[int, float]:
@@ -104,6 +125,12 @@ def _tally(words: Iterable[str | None]) -> str:
     return ", ".join(f"{number} {word}" for word, number in counts.most_common())
 
 
+def are_unlabelled(summaries: Sequence[Summary]) -> bool:
+    """Whether features were measured, but nothing that needs labels."""
+    measured = {metric for item in summaries for metric in item.scores}
+    return bool(measured) and measured.isdisjoint(TITLES)
+
+
 def can_rank(summaries: Sequence[Summary]) -> bool:
     """Whether all labels with a score share at least three seeds, so that a best one may be named."""
     return _shared(_scored(summaries)) >= SEEDS_TO_RANK
@@ -118,7 +145,7 @@ def finding(summaries: Sequence[Summary], primary_metric: str) -> Finding:
     scored = _scored(summaries)
     if not scored:
         return _unscored(summaries)
-    gains = _gains(scored, TITLES.get(primary_metric, primary_metric))
+    gains = _gains(scored, TITLES.get(primary_metric, primary_metric)) + _against(summaries, scored)
     if len(scored) == 1:
         return Finding(f"only {scored[0].label} has a score: there is nothing to rank", gains)
     shared = _shared(scored)
@@ -155,7 +182,7 @@ def _lead(other: Summary, lead: Interval) -> str:
 
 
 def _scored(summaries: Sequence[Summary]) -> list[Summary]:
-    return [item for item in summaries if item.by_seed and not item.is_baseline]
+    return [item for item in summaries if item.by_seed and not item.is_reference]
 
 
 def _shared(scored: Sequence[Summary]) -> int:
@@ -170,10 +197,14 @@ def _too_few(shared: int, most: int) -> str:
 
 
 def _unscored(summaries: Sequence[Summary]) -> Finding:
-    trained = [item for item in summaries if not item.is_baseline]
+    trained = [item for item in summaries if not item.is_reference]
     if not any(word in item.status for item in trained for word in _COUNTED):
         return Finding("no method finished: there is nothing to rank")
-    return Finding("no labels: there is nothing to rank", "RankMe and the verdict need no labels.")
+    return Finding(
+        "without labels no method is ranked; label about 100 images and run: "
+        "ssl-zoo eval --encoder RUN --data SPEC --labels FILE.csv",
+        "What is measured without labels tells a collapse, not which features are better.",
+    )
 
 
 def _gains(scored: Sequence[Summary], metric: str) -> str:
@@ -187,10 +218,35 @@ def _gains(scored: Sequence[Summary], metric: str) -> str:
     return f"{opening}: {', '.join(f'{label} {gain.mean:+.1f} points' for label, gain in gains.items())}."
 
 
-def remarks(rows: Sequence[Row]) -> list[str]:
-    """What did not finish and why, a sentence per run."""
-    return [
+def _against(summaries: Sequence[Summary], scored: Sequence[Summary]) -> str:
+    """How the methods stand to the references that were trained elsewhere, a sentence each."""
+    sentences = []
+    for other in summaries:
+        if other.is_reference and not other.is_baseline and other.by_seed:
+            leads = ", ".join(f"{item.label} {_points_over(item, other):+.1f}" for item in scored)
+            sentences.append(f" Over {other.label}: {leads} points.")
+    return "".join(sentences)
+
+
+def _points_over(item: Summary, reference: Summary) -> float:
+    """The primary metric's mean over seeds in points over a reference, which is the same for every seed."""
+    return 100 * (fmean(item.by_seed.values()) - fmean(reference.by_seed.values()))
+
+
+def remarks(rows: Sequence[Row], primary_metric: str) -> list[str]:
+    """What did not finish and why, a sentence per run, and which methods ended below where they started."""
+    unfinished = [
         f"{row['label']} seed {row['seed']} {row['status']}: {reason(row.get('error'), row['status'])}"
         for row in rows
         if row.get("status") in ("failed", "stopped")
     ]
+    summaries = summary(rows, primary_metric)
+    worse = [
+        f"{item.label} ended {-gained:.1f} points below the weights it started from: "
+        "pretraining on these images made it worse"
+        for start in summaries
+        if start.label == START and start.by_seed
+        for item in _scored(summaries)
+        if round(gained := _points_over(item, start), 1) < 0
+    ]
+    return unfinished + worse

@@ -1,7 +1,8 @@
 """One table for terminal, README and page: the cells are made once and rendered thrice."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from html import escape
 from typing import Any, NamedTuple
 
@@ -11,11 +12,22 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from ssl_zoo.bench.report.summaries import TITLES, Summary, can_rank, finding, remarks, summary
+from ssl_zoo.bench.report.summaries import (
+    LABEL_FREE,
+    TITLES,
+    Summary,
+    are_unlabelled,
+    can_rank,
+    finding,
+    remarks,
+    summary,
+)
 from ssl_zoo.bench.report.words import count, sentence
 
 MISSING = "-"
 _METRICS = ("knn_top1", "linear_top1", "map_at_r")
+_TUNED = "finetune_top1"  # a column only where it was measured
+_DIGITS = {"feature_std": 3, "rankme": 1, "alignment": 3, "uniformity": 2}
 
 
 class Cell(NamedTuple):
@@ -37,42 +49,52 @@ class Grid(NamedTuple):
 
 
 def grid(summaries: Sequence[Summary], primary_metric: str) -> Grid:
-    """The table's cells: scores in percent, gain in points, best of a column only from three seeds on."""
+    """The table's cells: scores in percent, gain in points, best of a column only from three seeds on.
+
+    Where nothing has labels, what is measured without them takes the place of the scores.
+    """
     metrics = list(dict.fromkeys([primary_metric, *_METRICS]))
+    tuned = [_TUNED] if any(_TUNED in item.scores for item in summaries) else []
     best = {}
     if can_rank(summaries):
-        for metric in metrics:
+        for metric in [*metrics, *tuned]:
             best[metric] = max((s.scores[metric].mean for s in summaries if metric in s.scores), default=None)
 
-    def score(item: Summary, metric: str) -> Cell:
+    def score(metric: str, item: Summary) -> Cell:
         if metric not in item.scores:
             return Cell(MISSING)
         mean, half_width = item.scores[metric]
         spread = "" if half_width is None else f"{100 * half_width:.1f}"
         return Cell(f"{100 * mean:.1f}", spread, best=mean == best.get(metric))
 
-    def cost(item: Summary, name: str) -> Cell:
+    def measure(metric: str, item: Summary) -> Cell:
+        known = metric in item.scores
+        return Cell(f"{item.scores[metric].mean:.{_DIGITS[metric]}f}" if known else MISSING)
+
+    def cost(name: str, item: Summary) -> Cell:
         return Cell(count(item.costs[name]) if name in item.costs else MISSING)
 
-    def line(item: Summary) -> list[Cell]:
-        primary, *others = (score(item, metric) for metric in metrics)
-        gain = Cell(f"{item.gain.mean:+.1f}" if item.gain else MISSING)
-        rankme = Cell(f"{item.scores['rankme'].mean:.1f}" if "rankme" in item.scores else MISSING)
-        costs = [cost(item, name) for name in ("images_seen", "train_seconds", "images_per_second")]
-        return [
-            Cell(item.label),
-            primary,
-            gain,
-            *others,
-            rankme,
-            Cell(item.verdict),
-            *costs,
-            Cell(item.status),
-        ]
+    columns: dict[str, Callable[[Summary], Cell]] = {"label": lambda item: Cell(item.label)}
+    if are_unlabelled(summaries):
+        columns |= {title: partial(measure, metric) for metric, title in LABEL_FREE.items()}
+    else:
+        first, *rest = ((_percent(metric), partial(score, metric)) for metric in metrics)
+        columns |= dict([first])
+        columns["over random"] = lambda item: Cell(f"{item.gain.mean:+.1f}" if item.gain else MISSING)
+        columns |= {**dict(rest), "RankMe": partial(measure, "rankme")}
+    columns["verdict"] = lambda item: Cell(item.verdict)
+    columns |= {_percent(metric): partial(score, metric) for metric in tuned}
+    columns |= {
+        "images seen": partial(cost, "images_seen"),
+        "seconds": partial(cost, "train_seconds"),
+        "images/s": partial(cost, "images_per_second"),
+        "status": lambda item: Cell(item.status),
+    }
+    return Grid(list(columns), [(item, [cell(item) for cell in columns.values()]) for item in summaries])
 
-    first, *rest = (f"{TITLES.get(metric, metric)} %" for metric in metrics)
-    header = ["label", first, "over random", *rest, "RankMe", "verdict", "images seen", "seconds", "images/s"]
-    return Grid([*header, "status"], [(item, line(item)) for item in summaries])
+
+def _percent(metric: str) -> str:
+    return f"{TITLES.get(metric, metric)} %"
 
 
 def is_text(column: int, header: Sequence[str]) -> bool:
@@ -81,21 +103,21 @@ def is_text(column: int, header: Sequence[str]) -> bool:
 
 
 class _Fitting:
-    """The whole table where its longest words fit the terminal, otherwise scores above and costs below."""
+    """The whole table where its longest words fit the terminal, otherwise its last columns below."""
 
     def __init__(self, cells: Grid) -> None:
-        split = cells.header.index("images seen")
+        split = cells.header.index("verdict") + 1
         columns = range(len(cells.header))
         self.whole = _rich_table(cells, columns)
         self.scores = _rich_table(cells, [*columns[:split], columns[-1]])
-        self.costs = _rich_table(cells, [0, *columns[split:-1]])
+        self.rest = _rich_table(cells, [0, *columns[split:-1]])
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         unbounded = options.update(max_width=10_000)
         if Measurement.get(console, unbounded, self.whole).minimum <= options.max_width:
             yield self.whole
         else:
-            yield from (self.scores, Text(), self.costs)
+            yield from (self.scores, Text(), self.rest)
 
 
 def _rich_table(cells: Grid, columns: Sequence[int]) -> Table:
@@ -113,7 +135,7 @@ def _rich_table(cells: Grid, columns: Sequence[int]) -> Table:
             )
             for column in columns
         ]
-        table.add_row(*words, style="dim" if item.is_baseline else "")
+        table.add_row(*words, style="dim" if item.is_reference else "")
     return table
 
 
@@ -121,7 +143,7 @@ def render_table(results: Mapping[str, Any]) -> Group:
     """The table for a terminal, with who is ahead, what failed and the notes beneath."""
     summaries, primary, cells = _read(results)
     beneath = [Text(finding(summaries, primary).line)]
-    beneath += [Text(remark, style="red") for remark in remarks(results["rows"])]
+    beneath += [Text(remark, style="red") for remark in remarks(results["rows"], primary)]
     beneath += [Text(f"note: {note}", style="yellow") for note in results["bench"].get("notes") or []]
     return Group(Text(sentence(results["bench"]), style="bold"), Text(), _Fitting(cells), Text(), *beneath)
 
@@ -134,7 +156,7 @@ def to_markdown(results: Mapping[str, Any]) -> str:
         [f"**{_plain(cell)}**" if cell.best else _plain(cell) for cell in line] for _, line in cells.lines
     ]
     table = "\n".join(f"| {' | '.join(line)} |" for line in [cells.header, rule, *lines])
-    beneath = [finding(summaries, primary).line, *remarks(results["rows"])]
+    beneath = [finding(summaries, primary).line, *remarks(results["rows"], primary)]
     beneath += [f"note: {note}" for note in results["bench"].get("notes") or []]
     items = "\n".join(f"- {_plain(line)}" for line in beneath)
     return f"{_plain(sentence(results['bench']))}\n\n{table}\n\n{items}\n"

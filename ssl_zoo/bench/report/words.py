@@ -40,7 +40,8 @@ def sentence(bench: Mapping[str, Any]) -> str:
     """What was compared under which terms, on one line."""
     size, seeds = bench.get("image_size"), bench.get("seeds") or []
     terms = [
-        f"{', '.join(bench.get('methods') or ['no method'])} on {bench.get('dataset', 'unknown images')}",
+        f"{', '.join(bench.get('methods') or ['no method'])} on {bench.get('dataset') or 'unknown images'}",
+        bench.get("eval_data") and f"evaluated on {bench['eval_data']}",
         bench.get("backbone"),
         size and f"{size} px",
         budget(bench.get("budget") or {}),

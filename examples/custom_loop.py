@@ -1,6 +1,6 @@
 """The pieces in your own loop: views from your loader, one step, features.
 
-python examples/own_loop.py
+python examples/custom_loop.py
 """
 
 import torch

@@ -1,0 +1,120 @@
+"""A cell, the unit that is planned, hashed, run and kept, and the files in which a folder holds its cells."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ssl_zoo.bench.config import BackboneEntry, DataConfig
+
+
+class Shared(BaseModel):
+    """What is equal for every cell of a bench, by construction; `init` names the weights to start from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    fingerprint: str
+    images: int
+    backbone: BackboneEntry
+    init: str | None
+    image_size: int
+    batch_size: int
+    steps: int
+    views: str
+    precision: str
+    knn_k: tuple[int, ...]
+    knn_temperature: float
+    primary_metric: str
+    finetune: bool = False
+    eval_data: str | None = None
+
+
+class Cell(BaseModel):
+    """One training and its evaluation: a method (None: nothing is trained) and a seed.
+
+    `options` is the method's whole configuration; what follows `config_hash` is where and how it runs. The
+    weights to start from are those of `init`, of `frozen`, an encoder trained elsewhere, or the seed's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    label: str
+    method: str | None
+    seed: int
+    options: dict[str, Any]
+    shared: Shared
+    flops_per_image: int
+    config_hash: str
+    init: str | None
+    frozen: str | None
+    source: str
+    data: DataConfig
+    device: str
+    threads: int
+    workers: int | None
+    checkpoint_seconds: float
+    log_every: int
+    plugins: list[str]
+
+    @property
+    def folder(self) -> str:
+        return f"{self.label}-seed{self.seed}"
+
+
+def write_plan(folder: Path, cells: list[Cell]) -> list[Cell]:
+    """Write plan.json and each cell.json; a folder may grow by cells that share everything declared equal.
+
+    Returns all cells of the folder. Raises ValueError with the difference if the folder holds another bench.
+    """
+    file = folder / "plan.json"
+    known: dict[str, Cell] = {}
+    if file.exists():
+        stored = [Cell.model_validate(raw) for raw in json.loads(file.read_text())["cells"]]
+        known = {cell.folder: cell for cell in stored}
+        differences = _differences(stored[0].shared, cells[0].shared)
+        for cell in cells:
+            if cell.folder in known and known[cell.folder].config_hash != cell.config_hash:
+                differences += _option_differences(known[cell.folder], cell)
+        if differences:
+            raise ValueError(
+                f"{folder} holds another bench:\n  "
+                + "\n  ".join(dict.fromkeys(differences))
+                + "\nuse another --out, or --overwrite to discard what is there"
+            )
+    merged = list({**known, **{cell.folder: cell for cell in cells}}.values())
+    for cell in cells:
+        place = folder / "cells" / cell.folder
+        place.mkdir(parents=True, exist_ok=True)
+        write_text(place / "cell.json", cell.model_dump_json(indent=1))
+    write_text(file, json.dumps({"cells": [cell.model_dump(mode="json") for cell in merged]}, indent=1))
+    return merged
+
+
+def write_text(file: Path, text: str) -> None:
+    """Replace a file atomically."""
+    temporary = file.with_suffix(file.suffix + ".tmp")
+    with temporary.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(temporary, file)
+
+
+def _differences(old: Shared, new: Shared) -> list[str]:
+    return [
+        f"{f}: {getattr(old, f)} there, {getattr(new, f)} asked"
+        for f in Shared.model_fields
+        if getattr(old, f) != getattr(new, f)
+    ]
+
+
+def _option_differences(old: Cell, new: Cell) -> list[str]:
+    keys = sorted(old.options.keys() | new.options.keys())
+    return [
+        f"{new.label}.{key}: {old.options.get(key)} there, {new.options.get(key)} asked"
+        for key in keys
+        if old.options.get(key) != new.options.get(key)
+    ]

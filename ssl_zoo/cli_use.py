@@ -1,0 +1,100 @@
+"""The commands that use a finished run; like all of the command line they decide nothing."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+
+def evaluate(
+    *,
+    encoder: Path,
+    data: str,
+    data_dir: Path | None = None,
+    labels: str | None = None,
+    device: str = "auto",
+    finetune: Annotated[bool, Parameter(negative="")] = False,
+    out: Path | None = None,
+) -> int:
+    """Evaluate what a bench has trained on other images or labels, without training; print a table.
+
+    Examples:
+
+        ssl-zoo eval --encoder runs/first --data folder:photos --labels labels.csv
+        ssl-zoo eval --encoder runs/first/cells/dino-seed0 --data cifar10 --finetune
+
+    Parameters
+    ----------
+    encoder
+        A bench folder (all of its finished cells), a cell's folder or an encoder.safetensors.
+    data
+        The images: a name from `ssl-zoo list datasets`, or your own as folder:PATH, parquet:PATH, hf:NAME.
+    data_dir
+        Folder that holds `<data>/`; default SSL_ZOO_DATA, else a download is tried.
+    labels
+        A CSV file `path,label[,group][,split]`; about 100 labels are enough for a first ranking.
+    device
+        auto, cpu, cuda or cuda:N.
+    finetune
+        Also train a copy of each encoder further with a linear head; takes minutes for each.
+    out
+        The folder for results.json, results.csv and report.html; default `evaluations/<data>` beside the
+        encoders.
+    """
+    from ssl_zoo.bench.config import DataConfig
+    from ssl_zoo.bench.evaluate import evaluate_run
+    from ssl_zoo.bench.progress import Progress
+
+    progress = Progress()
+    where = DataConfig(dir=str(data_dir) if data_dir else None, labels=labels)
+    results = evaluate_run(encoder, data, where, device=device, finetune=finetune, out=out, progress=progress)
+    progress.show(results)
+    return 0
+
+
+def embed(
+    *,
+    encoder: Path,
+    data: str,
+    out: Path,
+    data_dir: Path | None = None,
+    split: Literal["all", "pretrain", "train", "test"] = "all",
+    device: str = "auto",
+    overwrite: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Write path, label and vector of every image to a Parquet or npz file.
+
+    Example:
+
+        ssl-zoo embed --encoder runs/first/cells/dino-seed0 --data folder:photos --out photos.parquet
+
+    Parameters
+    ----------
+    encoder
+        A cell's folder or an encoder.safetensors.
+    data
+        The images: a name from `ssl-zoo list datasets`, or your own as folder:PATH, parquet:PATH, hf:NAME.
+    out
+        A file that ends in .parquet (columns path, label, vector) or .npz (arrays paths, labels, vectors).
+    data_dir
+        Folder that holds `<data>/`; default SSL_ZOO_DATA, else a download is tried.
+    split
+        Which images; all: each one once.
+    device
+        auto, cpu, cuda or cuda:N.
+    overwrite
+        Replace a file that exists.
+    """
+    from ssl_zoo.bench.config import DataConfig
+    from ssl_zoo.bench.evaluate import open_as_trained
+    from ssl_zoo.evaluation.embed import check_target, embed_dataset
+    from ssl_zoo.evaluation.encoder import load_encoder
+    from ssl_zoo.train import resolve_device
+
+    check_target(out, overwrite=overwrite)
+    loaded = load_encoder(encoder)
+    dataset = open_as_trained(encoder, data, DataConfig(dir=str(data_dir) if data_dir else None))
+    place = resolve_device(device)
+    count = embed_dataset(loaded, dataset, out, split=split, overwrite=overwrite, device=place)
+    print(f"{count:,} vectors of {loaded.out_dim:,} numbers in {out}")
+    return 0
