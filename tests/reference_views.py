@@ -7,7 +7,8 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from ssl_zoo.data.augment import Boxes, Look, draw_boxes, draw_look, normalize
+from ssl_zoo.data.augment import normalize
+from ssl_zoo.data.parameters import Boxes, Look, draw_boxes, draw_look
 from ssl_zoo.method import Augment
 
 JITTER = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
@@ -39,7 +40,7 @@ def reference_views(images: Sequence[Tensor], key: Tensor, view: Augment, slot: 
     """View `slot` of uint8 images [C, H, W] with keys [B], normalised: [B, 3, S, S]."""
     views = []
     for row, image in enumerate(images):
-        boxes = draw_boxes(view, key[row : row + 1], slot, *image.shape[-2:])
-        look = draw_look(view, key[row : row + 1], slot)
+        boxes = draw_boxes([view], key[row : row + 1], slot, *image.shape[-2:])
+        look = draw_look([view], key[row : row + 1], slot)
         views.append(reference_look(reference_crop(image, boxes, 0, view), look, 0))
     return normalize(torch.stack(views))

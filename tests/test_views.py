@@ -10,7 +10,6 @@ from reference_views import reference_crop, reference_look, reference_views
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
 from ssl_zoo.data.augment import (
@@ -18,13 +17,13 @@ from ssl_zoo.data.augment import (
     IMAGENET_STD,
     adapt,
     apply_look,
-    draw_boxes,
-    draw_look,
     normalize,
     resize_crops,
     to_planes,
+    to_rows,
 )
 from ssl_zoo.data.collate import MultiCropCollate
+from ssl_zoo.data.parameters import draw_boxes, draw_look
 from ssl_zoo.draws import hash64
 from ssl_zoo.method import Augment, ViewSpec
 
@@ -77,11 +76,11 @@ def only(**changes: object) -> Augment:
 def test_crops_equal_torchvision(mode, source, size):
     view = dataclasses.replace(PLAIN, size=size, scale=(0.05, 1.0), interpolation=mode)
     images, key = textures(24, 3, *source), keys(24)
-    boxes = draw_boxes(view, key, 0, *source)
-    crops = resize_crops(to_planes(images), boxes, view).transpose(0, 1)
+    boxes = draw_boxes([view], key, 0, *source)
+    crops = resize_crops(to_rows(images), boxes, [view]).transpose(0, 1)
     expected = torch.stack([reference_crop(image, boxes, row, view) for row, image in enumerate(images)])
     assert (crops - expected).abs().max() < 1e-3 * LEVEL
-    flipped = resize_crops(to_planes(images), boxes, view, torch.ones(24, dtype=torch.bool)).transpose(0, 1)
+    flipped = resize_crops(to_rows(images), boxes, [view], torch.ones(24, dtype=torch.bool)).transpose(0, 1)
     assert torch.equal(flipped, crops.flip(-1))
 
 
@@ -115,11 +114,16 @@ def test_colour_in_random_order_equals_torchvision(jitter):
     assert levels(views.global_crops[0] - reference_views(images, views.key, view, 0)).max() < 0.01
 
 
-def test_whole_pipeline_equals_torchvision():
+BILINEAR = dataclasses.replace(FULL, interpolation="bilinear", solarize_p=0.0)
+MIXED = ViewSpec((FULL, BILINEAR, BILINEAR), dataclasses.replace(FULL, size=12), 2)
+
+
+@pytest.mark.parametrize("spec", [SPEC, MIXED])
+def test_whole_pipeline_equals_torchvision(spec):
     """Solarize inverts from 127.5 levels and torchvision from 128: in between, up to one level apart."""
     images = natural_images()
-    views = MultiCropCollate(SPEC).batch(images, torch.arange(24), 0)
-    augments = [*SPEC.global_views, SPEC.local, SPEC.local, SPEC.local]
+    views = MultiCropCollate(spec).batch(images, torch.arange(24), 0)
+    augments = [*spec.global_views, *[spec.local] * spec.local_count]
     expected = [reference_views(images, views.key, view, slot) for slot, view in enumerate(augments)]
     crops = [*views.global_crops, *views.local_crops]
     error = torch.cat([levels(crop - other).flatten() for crop, other in zip(crops, expected, strict=True)])
@@ -130,28 +134,10 @@ def test_whole_pipeline_equals_torchvision():
 @pytest.mark.parametrize("size", [1, 2, 5, 15])
 def test_blur_of_odd_and_tiny_crops_equals_torchvision(size):
     view = only(blur_p=1.0, blur_sigma=(0.1, 1.0))
-    images, look = textures(8, 3, size, size), draw_look(view, keys(8), 0)
-    blurred = apply_look(to_planes(images), look, view).transpose(0, 1)
+    images, look = textures(8, 3, size, size), draw_look([view], keys(8), 0)
+    blurred = apply_look(to_planes(images), look, [view]).transpose(0, 1)
     expected = torch.stack([reference_look(image / 255, look, row) for row, image in enumerate(images)])
     assert (blurred - expected).abs().max() < 0.01 * LEVEL
-
-
-@pytest.mark.parametrize(("height", "width", "scale"), [(32, 32, (0.2, 1.0)), (60, 90, (0.05, 0.6))])
-def test_boxes_are_distributed_as_torchvisions(height, width, scale):
-    image, count = torch.empty(3, height, width), 4000
-    params = [RandomResizedCrop.get_params(image, list(scale), [3 / 4, 4 / 3]) for _ in range(count)]
-    expected = torch.tensor(params, dtype=torch.float)
-    boxes = torch.stack(draw_boxes(Augment(32, scale), keys(count), 0, height, width), 1).float()
-    tolerance = 5 * expected.std(0) / count**0.5
-    assert ((boxes.mean(0) - expected.mean(0)).abs() < tolerance).all()
-    assert ((boxes.std(0) - expected.std(0)).abs() < tolerance).all()
-
-
-@pytest.mark.parametrize(("height", "width"), [(10, 200), (200, 11), (1, 7), (7, 1)])
-def test_central_box_where_none_fits(height, width):
-    boxes = draw_boxes(Augment(32, (0.9, 1.0)), keys(5), 0, height, width)
-    expected = RandomResizedCrop.get_params(torch.empty(3, height, width), [0.9, 1.0], [3 / 4, 4 / 3])
-    assert torch.equal(torch.stack(boxes, 1), torch.tensor([expected] * 5))
 
 
 @pytest.mark.parametrize(
@@ -160,7 +146,7 @@ def test_central_box_where_none_fits(height, width):
 )
 def test_any_batch_split_gives_the_same_bits(channels, height, width, size):
     local = dataclasses.replace(FULL, size=7, interpolation="bilinear")
-    collate = MultiCropCollate(ViewSpec((dataclasses.replace(FULL, size=size),), local, 1))
+    collate = MultiCropCollate(ViewSpec((dataclasses.replace(FULL, size=size),), local, 2))
     images = textures(128, channels, height, width)
     index, epoch = torch.arange(128) * 7, torch.arange(128) // 70
     whole = collate.batch(images, index, epoch)
@@ -172,6 +158,18 @@ def test_any_batch_split_gives_the_same_bits(channels, height, width, size):
             assert torch.equal(views.local_crops, whole.local_crops[:, part])
             assert torch.equal(views.key, whole.key[part])
             assert torch.equal(views.index, index[part])
+
+
+def test_two_threads_give_the_bits_of_one():
+    images, index = textures(128, 3, 32, 32), torch.arange(128)
+    alone = MultiCropCollate(SPEC).batch(images, index, 0)
+    torch.set_num_threads(2)
+    try:
+        together = MultiCropCollate(SPEC).batch(images, index, 0)
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(alone.global_crops, together.global_crops)
+    assert torch.equal(alone.local_crops, together.local_crops)
 
 
 def test_draws_differ_between_views_epochs_seeds_and_images():
@@ -228,11 +226,14 @@ def test_photos_of_one_tensor_are_cut_one_by_one():
 
 def test_photos_are_cut_as_torchvision_cuts_them():
     view = dataclasses.replace(PLAIN, size=96, interpolation="bilinear")
+    local = dataclasses.replace(view, size=72)
     images, key = [photos()[0], photos()[1][:, :300, :200]], keys(2)
-    crops = MultiCropCollate(ViewSpec((view,))).cut(images, key).global_crops[0]
-    for row, image in enumerate(images):
-        boxes = draw_boxes(view, key[row : row + 1], 0, *image.shape[-2:])
-        assert (crops[row] / 255 - reference_crop(image, boxes, 0, view)).abs().max() < 1.01 * LEVEL
+    cut = MultiCropCollate(ViewSpec((view,), local, 2)).cut(images, key)
+    for slot, crops in enumerate([*cut.global_crops, *cut.local_crops]):
+        shape = dataclasses.replace(view, size=crops.shape[-1])
+        for crop, image, one in zip(crops, images, key, strict=True):
+            boxes = draw_boxes([shape], one[None], slot, *image.shape[-2:])
+            assert (crop / 255 - reference_crop(image, boxes, 0, shape)).abs().max() < 1.01 * LEVEL
 
 
 def samples(count: int) -> list[tuple[Image.Image, int]]:

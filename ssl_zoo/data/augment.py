@@ -1,15 +1,14 @@
-"""Augmentation of whole batches: parameters drawn from keys, and the pixels they give, on any device.
+"""Augmentation of whole batches: the pixels that drawn parameters give, on any device.
 
-Pixels are float32 in [0, 1] as planes [C, B, H, W]: an operation is one pass over contiguous colour planes of
-the whole batch. An image's pixels must not depend on the images beside it: elementwise operations round
-once (no multiply-add, which torch may fuse for some elements only), and sums stay inside an image.
+Pixels are float32 in [0, 1] as planes [C, N, S, S] of N crops: an operation is one pass over contiguous
+colour planes of all crops. A crop's pixels must not depend on the crops beside it: elementwise operations
+round once (no multiply-add, which torch may fuse for some elements only), and sums stay inside a crop. On
+CPUs `torch.where` takes as long as a dozen other operations: what concerns some crops is computed for these.
 """
 
 import dataclasses
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resized_crop
 
-from ssl_zoo.draws import hash64, uniform
+from ssl_zoo.data.parameters import Boxes, Look
 from ssl_zoo.method import Augment, ViewSpec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -26,96 +25,34 @@ SMALL = 64  # pixels: up to here all resize matrices of a source are in a table,
 
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, rounded as torchvision does
 _SOLARIZE_THRESHOLD = 127.5 / 255  # uint8's 128, set between levels, where inverting changes nothing
-_ATTEMPTS = 10  # of RandomResizedCrop to fit a box into the image
 _CONTRAST, _SATURATION, _HUE = 1, 2, 3  # jitter operations, as in `Augment.jitter`; brightness is 0
-_BOXES, _LOOK = 0, 1  # hashed with the key, so that methods may draw from the key itself
-
-
-class Boxes(NamedTuple):
-    """Crop boxes in pixels of the source image, each field [B] int64."""
-
-    top: Tensor
-    left: Tensor
-    height: Tensor
-    width: Tensor
-
-
-class Look(NamedTuple):
-    """Everything drawn for one view but its box.
-
-    `flip`, `gray`, `solarize` [B] bool; `factors` [B, 4] float32 of brightness, contrast, saturation and hue
-    (in turns), 1, 1, 1, 0 where jitter was not drawn; `order` [B, 4] int64, which of these four comes first,
-    second, ...; `sigma` [B] float32 of the blur in pixels, 0 for none.
-    """
-
-    flip: Tensor
-    factors: Tensor
-    order: Tensor
-    gray: Tensor
-    sigma: Tensor
-    solarize: Tensor
-
-
-def draw_boxes(view: Augment, key: Tensor, slot: int, height: int | Tensor, width: int | Tensor) -> Boxes:
-    """Draw the crop boxes of view `slot` for images `height` x `width` pixels (ints or [B]) with keys [B].
-
-    The rule is RandomResizedCrop of torchvision: ten attempts, the first that fits, else the largest central
-    box with an allowed ratio.
-    """
-    # Doubles, so that no device or batch split can round a side to another pixel.
-    draws = uniform(hash64(_BOXES, slot, key), 2 * _ATTEMPTS + 2).double().t().contiguous()
-    height, width = (torch.as_tensor(side, device=key.device).expand_as(key) for side in (height, width))
-    low, high = (math.log(ratio) for ratio in view.ratio)
-    area = height * width * (view.scale[0] + (view.scale[1] - view.scale[0]) * draws[:_ATTEMPTS])
-    ratio = (low + (high - low) * draws[_ATTEMPTS:-2]).exp()
-    central_height = torch.minimum(height, (width / view.ratio[0]).round().clamp(min=1))
-    central_width = torch.minimum(width, (height * view.ratio[1]).round().clamp(min=1))
-    heights = torch.cat([(area / ratio).sqrt().round(), central_height[None]]).long()
-    widths = torch.cat([(area * ratio).sqrt().round(), central_width[None]]).long()
-    fits = (heights >= 1) & (heights <= height) & (widths >= 1) & (widths <= width)
-    chosen = fits.int().argmax(0, keepdim=True)  # the first that fits; the central box always does
-    box_height, box_width = heights.gather(0, chosen)[0], widths.gather(0, chosen)[0]
-    central = chosen[0] == _ATTEMPTS
-    top = torch.where(central, (height - box_height) // 2, (draws[-2] * (height - box_height + 1)).long())
-    left = torch.where(central, (width - box_width) // 2, (draws[-1] * (width - box_width + 1)).long())
-    return Boxes(top, left, box_height, box_width)
-
-
-def draw_look(view: Augment, key: Tensor, slot: int) -> Look:
-    """Draw flip, jitter, grey, blur and solarize of view `slot` for images with keys [B]."""
-    draws = uniform(hash64(_LOOK, slot, key), 14)
-    chance, amount, order = draws[:, :5], draws[:, 5:10], draws[:, 10:]
-    probability = (view.flip, view.jitter_p, view.gray_p, view.blur_p, view.solarize_p)
-    flip, jitter, gray, blur, solarize = (chance < chance.new_tensor(probability)).unbind(1)
-    brightness, contrast, saturation, hue = view.jitter
-    bounds = [(max(0.0, 1 - strength), 1 + strength) for strength in (brightness, contrast, saturation)]
-    low, high = amount.new_tensor([*bounds, (-hue, hue), view.blur_sigma]).t()
-    amount = low + (high - low) * amount
-    identity = amount.new_tensor((1, 1, 1, 0))
-    factors = torch.where(jitter[:, None], amount[:, :4], identity)
-    sigma = torch.where(blur, amount[:, 4], 0.0)
-    return Look(flip, factors, order.argsort(stable=True, dim=1), gray, sigma, solarize)
 
 
 def to_planes(images: Tensor) -> Tensor:
-    """uint8 [B, C, H, W] -> float32 planes [C, B, H, W] in [0, 1]."""
+    """uint8 [N, C, H, W] -> float32 planes [C, N, H, W] in [0, 1]."""
     return images.transpose(0, 1).contiguous() / 255
 
 
 def from_planes(planes: Tensor) -> Tensor:
-    """Planes [C, B, H, W] in [0, 1] -> uint8 [B, C, H, W], rounded; changes `planes`."""
+    """Planes [C, N, H, W] in [0, 1] -> uint8 [N, C, H, W], rounded; changes `planes`."""
     return planes.mul_(255).round_().byte().transpose(0, 1)
 
 
-def resize_crops(planes: Tensor, boxes: Boxes, view: Augment, flip: Tensor | None = None) -> Tensor:
-    """Crop, resize with antialias and flip in one product per axis: [C, B, H, W] -> [C, B, size, size].
+def to_rows(images: Tensor) -> Tensor:
+    """uint8 [B, C, H, W] -> float32 rows of all channels [B, H, C, W] in [0, 1], for `resize_crops`."""
+    return images.transpose(1, 2).contiguous() / 255
 
-    Equals torchvision's float resize with antialias, clamped to [0, 1] (bicubic overshoots). Meant for
-    sources of at most 64 pixels: the table of matrices grows with the cube of the side.
+
+def resize_crops(rows: Tensor, boxes: Boxes, views: Sequence[Augment], flip: Tensor | None = None) -> Tensor:
+    """Crop, resize with antialias and flip in one product per axis: [B, H, C, W] -> [C, N, size, size].
+
+    `views` have one size and interpolation. Equals torchvision's float resize with antialias, clamped to
+    [0, 1] (bicubic overshoots). Meant for sources of at most 64 pixels: the table of matrices grows with the
+    cube of the side.
     """
-    rows = _resize_matrices(boxes.top, boxes.height, planes.shape[-2], view)
-    columns = _resize_matrices(boxes.left, boxes.width, planes.shape[-1], view, flip)
-    return _transform_axes(planes, rows, columns).clamp_(0, 1)
+    down = _resize_matrices(boxes.top, boxes.height, rows.shape[1], views)
+    across = _resize_matrices(boxes.left, boxes.width, rows.shape[3], views, flip)
+    return _transform_axes(rows, down, across).clamp(0, 1)
 
 
 def resize_each(images: Iterable[Tensor], boxes: Boxes, view: Augment) -> Tensor:
@@ -132,39 +69,38 @@ def resize_each(images: Iterable[Tensor], boxes: Boxes, view: Augment) -> Tensor
     return torch.stack([crop.expand(channels, -1, -1) for crop in crops])
 
 
-def apply_look(planes: Tensor, look: Look, view: Augment) -> Tensor:
-    """Colour jitter, grey, blur and solarize, in this order; `planes` [C, B, S, S] may be changed in place.
+def apply_look(planes: Tensor, look: Look, views: Sequence[Augment]) -> Tensor:
+    """Colour jitter, grey, blur and solarize, in this order; changes and returns `planes` [C, N, S, S].
 
-    Jitter is torchvision's ColorJitter, every image in its own order of operations.
+    Jitter is torchvision's ColorJitter, every crop in its own order of operations.
     """
-    for operation in look.order.unbind(1) if view.jitter_p > 0 else ():
+    hue = len(planes) == 3 and any(view.jitter_p > 0 and view.jitter[_HUE] > 0 for view in views)
+    for operation in look.order.unbind(1) if any(view.jitter_p > 0 for view in views) else ():
         _blend(planes, operation, look.factors)
-        if view.jitter[_HUE] > 0 and len(planes) == 3:
-            turned = ((operation == _HUE) & (look.factors[:, _HUE] != 0)).nonzero().squeeze(1)
-            planes[:, turned] = _shift_hue(planes.index_select(1, turned), look.factors[turned, _HUE])
-    if view.gray_p > 0:
-        planes = torch.where(_per_image(look.gray), _luma(planes), planes)
-    if view.blur_p > 0:
-        blurred = look.sigma.nonzero().squeeze(1)
-        matrices = _blur_matrices(look.sigma[blurred], planes.shape[-1])
-        planes[:, blurred] = _transform_axes(planes.index_select(1, blurred), matrices, matrices)
-    if view.solarize_p > 0:
-        inverted = _per_image(look.solarize) & (planes >= _SOLARIZE_THRESHOLD)
-        planes = torch.where(inverted, 1 - planes, planes)
+        if hue:
+            turned = (operation == _HUE) & (look.factors[:, _HUE] != 0)
+            _change(planes, turned, lambda some, rows: _shift_hue(some, look.factors[rows, _HUE]))
+    if any(view.gray_p > 0 for view in views):
+        _change(planes, look.gray, lambda some, rows: _luma(some).expand_as(some))
+    if any(view.blur_p > 0 for view in views):
+        _change(planes, look.sigma > 0, lambda some, rows: _blur(some, look.sigma[rows]))
+    if any(view.solarize_p > 0 for view in views):
+        _change(planes, look.solarize, lambda some, rows: _solarize(some))
     return planes
 
 
 def flip_some(planes: Tensor, flip: Tensor) -> Tensor:
     """Mirror the images where `flip` [B] is set."""
-    return torch.where(_per_image(flip), planes.flip(-1), planes)
+    return torch.where(_per_crop(flip), planes.flip(-1), planes)
 
 
 def normalize(
     images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> Tensor:
-    """Standardise by channel statistics, by default ImageNet's: [..., 1 or 3, H, W] -> [..., 3, H, W]."""
+    """Standardise by channel statistics, by default ImageNet's: [..., 1 or 3, H, W] -> [..., 3, H, W], dense."""
     center, scale = (images.new_tensor(values).view(3, 1, 1) for values in (mean, std))
-    return (images - center).div_(scale)
+    dense = images.new_empty(*images.shape[:-3], 3, *images.shape[-2:])
+    return torch.sub(images, center, out=dense).div_(scale)
 
 
 def adapt(spec: ViewSpec, image_size: int, *, grey: bool, flip: bool, patch: int = 4) -> ViewSpec:
@@ -194,21 +130,32 @@ def adapt(spec: ViewSpec, image_size: int, *, grey: bool, flip: bool, patch: int
     )
 
 
-def _per_image(values: Tensor) -> Tensor:
+def _per_crop(values: Tensor) -> Tensor:
     return values[:, None, None]
 
 
-def _transform_axes(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """rows @ planes @ columns^T: [C, B, H, W], [B, S, H], [B, T, W] -> [C, B, S, T].
+def _change(planes: Tensor, chosen: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Replace the crops where `chosen` [N] is set by what `change` makes of them and their numbers."""
+    rows = chosen.nonzero().squeeze(1)
+    if len(rows):
+        planes.index_copy_(1, rows, change(planes.index_select(1, rows), rows))
+
+
+def _transform_axes(rows: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """down @ channel @ across^T: [B, H, C, W], [B, V, S, H] and [B, V, T, W] -> view of [C, V * B, S, T].
 
     Matrix kernels round differently by layout and alignment, so both must be the same for an image in any
-    batch: all operands are copied out (a broadcast over one image would not be), on 64-byte boundaries.
+    batch: all operands are copied out, on 64-byte boundaries.
     """
-    channels, (height, width) = len(planes), (rows.shape[1], columns.shape[1])
-    rows, columns = _aligned(rows).repeat(channels, 1, 1), _aligned(columns).mT.repeat(channels, 1, 1)
-    with torch.autocast(planes.device.type, enabled=False):
-        result = rows.bmm(_aligned(planes).flatten(0, 1)).bmm(columns)[:, :height, :width]
-    return result.reshape(channels, -1, height, width)
+    batch, views, height, _ = down.shape
+    channels, width = rows.shape[2], across.shape[2]
+    down, across = _aligned(down), _aligned(across).mT.contiguous()
+    rows = F.pad(rows, (0, -rows.shape[3] % 4, 0, 0, 0, -rows.shape[1] % 4))
+    with torch.autocast(rows.device.type, enabled=False):
+        cut = down.flatten(1, 2).bmm(rows.flatten(2))
+        crops = cut.view(batch * views, -1, across.shape[2]).bmm(across.flatten(0, 1))
+    crops = crops.view(batch, views, -1, channels, across.shape[3])[:, :, :height, :, :width]
+    return crops.permute(3, 1, 0, 2, 4).flatten(1, 2)
 
 
 def _aligned(matrices: Tensor) -> Tensor:
@@ -218,16 +165,18 @@ def _aligned(matrices: Tensor) -> Tensor:
 
 
 def _resize_matrices(
-    start: Tensor, crop: Tensor, length: int, view: Augment, flip: Tensor | None = None
+    start: Tensor, crop: Tensor, length: int, views: Sequence[Augment], flip: Tensor | None = None
 ) -> Tensor:
-    """[B, size, length]: weights that cut `crop` pixels at `start`, resize and mirror them."""
-    table = _resize_table(length, view.size, view.interpolation, start.device)
+    """[B, V, size, length]: weights that cut `crop` pixels at `start`, resize and mirror them."""
+    size = views[0].size
+    table = _resize_table(length, size, views[0].interpolation, start.device)
     # A crop of n pixels has length - n + 1 offsets; this many of the shorter ones stand before it.
     entry = (crop - 1) * (2 * length + 2 - crop) // 2 + start
-    row = torch.arange(view.size, device=start.device)
+    row = torch.arange(size, device=start.device)
     if flip is not None:
-        row = torch.where(flip[:, None], view.size - 1 - row, row)
-    return F.embedding(entry[:, None] * view.size + row, table)
+        row = torch.where(flip[:, None], size - 1 - row, row)
+    rows = entry[:, None] * size + row
+    return F.embedding(rows.view(len(views), -1, size).transpose(0, 1), table)
 
 
 @lru_cache(maxsize=16)
@@ -250,20 +199,20 @@ def _luma(planes: Tensor) -> Tensor:
 
 
 def _blend(planes: Tensor, operation: Tensor, factors: Tensor) -> None:
-    """Change brightness, contrast or saturation, each image's `operation` [B], by `factors` [B, 4] in place.
+    """Change brightness, contrast or saturation, each crop's `operation` [N], by `factors` [N, 4] in place.
 
-    They blend the image x with black, its mean luma or its luma: f x + (1 - f) other, clamped. Hue is left.
+    They blend the crop x with black, its mean luma or its luma: f x + (1 - f) other, clamped. Hue is left.
     """
     factor = torch.where(operation == _HUE, 1.0, factors.gather(1, operation[:, None])[:, 0])
     to_mean, to_luma = (1 - factor) * (operation == _CONTRAST), (1 - factor) * (operation == _SATURATION)
     luma = _luma(planes)
     mean = luma.mean(-1).mean(-1)  # in two steps: torch would split one long sum by the number of images
-    other = (luma * _per_image(to_luma)).add_(_per_image(to_mean * mean))
-    planes.mul_(_per_image(factor)).add_(other).clamp_(0, 1)
+    other = (luma * _per_crop(to_luma)).add_(_per_crop(to_mean * mean))
+    planes.mul_(_per_crop(factor)).add_(other).clamp_(0, 1)
 
 
 def _shift_hue(planes: Tensor, turns: Tensor) -> Tensor:
-    """Rotate the hue by `turns` [B] in place, value and saturation kept: the HSV hexcone (Smith 1978).
+    """Rotate the hue by `turns` [N] in place, value and saturation kept: the HSV hexcone (Smith 1978).
 
     For a hue of h sixths red is bottom + chroma * clamp(|h - 3| - 1, 0, 1), green and blue are
     bottom + chroma * clamp(2 - |h - 2 or 4|, 0, 1). With h times chroma, grey pixels are no special case.
@@ -271,15 +220,28 @@ def _shift_hue(planes: Tensor, turns: Tensor) -> Tensor:
     red, green, blue = planes.unbind()
     top, bottom = torch.maximum(red, green).maximum(blue), torch.minimum(red, green).minimum(blue)
     chroma = top - bottom
-    hue = torch.where(top == green, (blue - red).add_(2 * chroma), (red - green).add_(4 * chroma))
-    hue = torch.where(top == red, green - blue, hue)
+    is_red, is_green = (torch.eq(top, plane, out=torch.empty_like(plane)) for plane in (red, green))
+    hue = (red - green).add_(4 * chroma)
+    hue.add_(is_green.mul_((blue - red).add_(2 * chroma).sub_(hue)))
+    hue.add_(is_red.mul_((green - blue).sub_(hue)))
     circle = 6 * chroma
-    hue.div_(circle.clamp(min=1e-12)).add_(_per_image(turns + 1)).frac_().mul_(circle)
+    hue.div_(circle.clamp(min=1e-12)).add_(_per_crop(turns + 1)).frac_().mul_(circle)
     torch.clamp((hue - 3 * chroma).abs_().add_(bottom - chroma), bottom, top, out=red)
     crest = chroma.mul(2).add_(bottom)
     torch.clamp(crest - (hue - 2 * chroma).abs_(), bottom, top, out=green)
     torch.clamp(crest - (hue - 4 * chroma).abs_(), bottom, top, out=blue)
     return planes
+
+
+def _blur(planes: Tensor, sigma: Tensor) -> Tensor:
+    matrices = _blur_matrices(sigma, planes.shape[-1]).unsqueeze(1)
+    return _transform_axes(planes.permute(1, 2, 0, 3).contiguous(), matrices, matrices)
+
+
+def _solarize(planes: Tensor) -> Tensor:
+    """x below the threshold, else 1 - x."""
+    bright = torch.ge(planes, _SOLARIZE_THRESHOLD, out=torch.empty_like(planes))
+    return (1 - 2 * planes).mul_(bright).add_(planes)
 
 
 def _blur_matrices(sigma: Tensor, size: int) -> Tensor:

@@ -1,7 +1,8 @@
 """MultiCropCollate: from images to the views of a batch, the same for every method."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -11,18 +12,16 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ssl_zoo.data.augment import (
     SMALL,
-    Boxes,
-    Look,
     apply_look,
-    draw_boxes,
-    draw_look,
     flip_some,
     from_planes,
     normalize,
     resize_crops,
     resize_each,
     to_planes,
+    to_rows,
 )
+from ssl_zoo.data.parameters import Boxes, Look, draw_boxes, draw_look
 from ssl_zoo.draws import hash64
 from ssl_zoo.method import Augment, Views, ViewSpec
 
@@ -39,6 +38,13 @@ class Crops(NamedTuple):
         return Crops(self.global_crops.to(device), local)
 
 
+class _Group(NamedTuple):
+    """Views that are made in one go, numbered from `slot` on."""
+
+    slot: int
+    views: list[Augment]
+
+
 class MultiCropCollate:
     """Cut and augment the views of `view_spec`; what is drawn depends on (seed, epoch, view, index) alone.
 
@@ -50,10 +56,12 @@ class MultiCropCollate:
 
     def __init__(self, view_spec: ViewSpec, seed: int = 0) -> None:
         self._seed = seed
-        self._global_count = len(view_spec.global_views)
         local = [view_spec.local] * view_spec.local_count if view_spec.local else []
-        self._views: list[Augment] = [*view_spec.global_views, *local]
-        smallest = [view.size / math.sqrt(view.scale[0] * view.ratio[0]) for view in self._views]
+        global_groups = _groups(view_spec.global_views, 0)
+        self._global_groups = len(global_groups)
+        self._groups = [*global_groups, *_groups(local, len(view_spec.global_views))]
+        views = (*view_spec.global_views, *local)
+        smallest = [view.size / math.sqrt(view.scale[0] * view.ratio[0]) for view in views]
         self.enough_pixels = math.ceil(max(smallest))
 
     def __call__(self, samples: Sequence[Any]) -> Views:
@@ -78,47 +86,76 @@ class MultiCropCollate:
     def cut(self, images: Tensor | Sequence[Tensor | Image], key: Tensor) -> Crops:
         """Crop and resize to uint8: one tensor [B, C, H, W], or PIL images and [C, H, W] of any sizes."""
         pixels = _checked(images, 4) if isinstance(images, Tensor) else [_pixels(image) for image in images]
-        views = list(zip(self._boxes(pixels, key.to(pixels[0].device)), self._views, strict=True))
+        crops, key = [], key.to(pixels[0].device)
         if isinstance(pixels, Tensor) and _fits_table(pixels):
-            source = to_planes(pixels)
-            crops = [from_planes(resize_crops(source, boxes, view)) for boxes, view in views]
+            rows = to_rows(pixels)
+            for slot, views in self._groups:
+                planes = resize_crops(rows, _boxes(pixels, views, key, slot), views)
+                crops.append(_view_by_view(from_planes(planes), len(views)))
         else:
-            crops = [resize_each(pixels, boxes, view) for boxes, view in views]
+            for first, views in self._groups:
+                each = [
+                    resize_each(pixels, _boxes(pixels, [view], key, slot), view)
+                    for slot, view in enumerate(views, first)
+                ]
+                crops.append(torch.stack(each))
         return Crops(*self._by_size(crops))
 
     def finish(self, crops: Crops, key: Tensor, index: Tensor) -> Views:
         """Flip, colour, blur, solarize and normalise what `cut` made for `key` [B], on the crops' device."""
         key, index = key.to(crops.global_crops.device), index.to(crops.global_crops.device)
         cut = [*crops.global_crops, *([] if crops.local_crops is None else crops.local_crops)]
-        looks = self._looks(key)
-        planes = (flip_some(to_planes(crop), look.flip) for crop, look in zip(cut, looks, strict=True))
-        return self._assemble(planes, looks, key, index)
+        made = []
+        for slot, views in self._groups:
+            look = draw_look(views, key, slot)
+            planes = flip_some(to_planes(_joined(cut[slot : slot + len(views)])), look.flip)
+            made.append(_finished(planes, look, views))
+        return Views(*self._by_size(made), index, key)
 
     def _augment(self, images: Tensor | list[Tensor], key: Tensor, index: Tensor) -> Views:
         if not (isinstance(images, Tensor) and _fits_table(images)):
             return self.finish(self.cut(images, key), key, index)
-        source, looks = to_planes(images), self._looks(key)
-        views = zip(self._boxes(images, key), self._views, looks, strict=True)
-        planes = (resize_crops(source, boxes, view, look.flip) for boxes, view, look in views)
-        return self._assemble(planes, looks, key, index)
+        rows, made = to_rows(images), []
+        for slot, views in self._groups:
+            look = draw_look(views, key, slot)
+            planes = resize_crops(rows, _boxes(images, views, key, slot), views, look.flip)
+            made.append(_finished(planes, look, views))
+        return Views(*self._by_size(made), index, key)
 
-    def _assemble(self, planes: Iterable[Tensor], looks: list[Look], key: Tensor, index: Tensor) -> Views:
-        coloured = map(apply_look, planes, looks, self._views)
-        return Views(*self._by_size([normalize(view.transpose(0, 1)) for view in coloured]), index, key)
+    def _by_size(self, groups: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Crops [V, B, C, S, S] of each group -> all global and all local ones."""
+        local = groups[self._global_groups :]
+        return _joined(groups[: self._global_groups]), _joined(local) if local else None
 
-    def _looks(self, key: Tensor) -> list[Look]:
-        return [draw_look(view, key, slot) for slot, view in enumerate(self._views)]
 
-    def _boxes(self, images: Tensor | list[Tensor], key: Tensor) -> list[Boxes]:
-        if len(images) != len(key):
-            raise ValueError(f"{len(images)} images with {len(key)} indices or keys; give one for each image")
-        sides = [image.shape[-2:] for image in (images[:1] if isinstance(images, Tensor) else images)]
-        height, width = torch.tensor(sides, device=key.device).expand(len(key), 2).unbind(1)
-        return [draw_boxes(view, key, slot, height, width) for slot, view in enumerate(self._views)]
+def _groups(views: Sequence[Augment], slot: int) -> list[_Group]:
+    """Large crops alone; small ones, for which calls cost more than pixels, in runs of one interpolation."""
+    runs = groupby(
+        enumerate(views, slot), key=lambda each: (each[1].interpolation, each[1].size > SMALL and each[0])
+    )
+    listed = [list(run) for _, run in runs]
+    return [_Group(run[0][0], [view for _, view in run]) for run in listed]
 
-    def _by_size(self, crops: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-        local = crops[self._global_count :]
-        return torch.stack(crops[: self._global_count]), torch.stack(local) if local else None
+
+def _boxes(images: Tensor | list[Tensor], views: Sequence[Augment], key: Tensor, slot: int) -> Boxes:
+    if len(images) != len(key):
+        raise ValueError(f"{len(images)} images with {len(key)} indices or keys; give one for each image")
+    sides = [image.shape[-2:] for image in (images[:1] if isinstance(images, Tensor) else images)]
+    height, width = torch.tensor(sides, device=key.device).expand(len(key), 2).unbind(1)
+    return draw_boxes(views, key, slot, height, width)
+
+
+def _finished(planes: Tensor, look: Look, views: Sequence[Augment]) -> Tensor:
+    """Planes [C, V * B, S, S] -> coloured and normalised crops [V, B, 3, S, S]."""
+    return _view_by_view(normalize(apply_look(planes, look, views).transpose(0, 1)), len(views))
+
+
+def _view_by_view(crops: Tensor, views: int) -> Tensor:
+    return crops.view(views, -1, *crops.shape[1:])
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _fits_table(images: Tensor) -> bool:
