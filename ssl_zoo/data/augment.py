@@ -97,7 +97,7 @@ def flip_some(planes: Tensor, flip: Tensor) -> Tensor:
 def normalize(
     images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> Tensor:
-    """Standardise by channel statistics, by default ImageNet's: [..., 1 or 3, H, W] -> [..., 3, H, W], dense."""
+    """Standardise by channel statistics, else ImageNet's: [..., 1 or 3, H, W] -> dense [..., 3, H, W]."""
     center, scale = (images.new_tensor(values).view(3, 1, 1) for values in (mean, std))
     dense = images.new_empty(*images.shape[:-3], 3, *images.shape[-2:])
     return torch.sub(images, center, out=dense).div_(scale)
