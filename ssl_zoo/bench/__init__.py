@@ -136,7 +136,12 @@ def _growing(cells: list[Cell]) -> dict[str, Any]:
 def _write_context(folder: Path, config: BenchConfig, planned: Plan) -> None:
     write_text(folder / "bench.yaml", configuration.dump(config))
     write_text(folder / "splits.json", json.dumps(planned.roles.summary(), indent=1))
-    environment = {
+    write_text(folder / "environment.json", json.dumps(environment(), indent=1))
+
+
+def environment() -> dict[str, str]:
+    """The machine and the versions that numbers come from."""
+    return {
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": _processor(),
@@ -144,7 +149,6 @@ def _write_context(folder: Path, config: BenchConfig, planned: Plan) -> None:
         **{package: version(package) for package in _PACKAGES},
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    write_text(folder / "environment.json", json.dumps(environment, indent=1))
 
 
 def _processor() -> str:

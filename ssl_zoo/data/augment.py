@@ -46,12 +46,12 @@ def to_rows(images: Tensor) -> Tensor:
 def resize_crops(rows: Tensor, boxes: Boxes, views: Sequence[Augment], flip: Tensor | None = None) -> Tensor:
     """Crop, resize with antialias and flip in one product per axis: [B, H, C, W] -> [C, N, size, size].
 
-    `views` have one size and interpolation. Equals torchvision's float resize with antialias, clamped to
-    [0, 1] (bicubic overshoots). Meant for sources of at most 64 pixels: the table of matrices grows with the
-    cube of the side.
+    `views` have one size and interpolation; `boxes` and `flip` may lie on the CPU. Equals torchvision's float
+    resize with antialias, clamped to [0, 1] (bicubic overshoots). Meant for sources of at most 64 pixels: the
+    table of matrices grows with the cube of the side.
     """
-    down = _resize_matrices(boxes.top, boxes.height, rows.shape[1], views)
-    across = _resize_matrices(boxes.left, boxes.width, rows.shape[3], views, flip)
+    down = _resize_matrices(boxes.top, boxes.height, rows.shape[1], views, rows.device)
+    across = _resize_matrices(boxes.left, boxes.width, rows.shape[3], views, rows.device, flip)
     return _transform_axes(rows, down, across).clamp(0, 1)
 
 
@@ -72,7 +72,8 @@ def resize_each(images: Iterable[Tensor], boxes: Boxes, view: Augment) -> Tensor
 def apply_look(planes: Tensor, look: Look, views: Sequence[Augment]) -> Tensor:
     """Colour jitter, grey, blur and solarize, in this order; changes and returns `planes` [C, N, S, S].
 
-    Jitter is torchvision's ColorJitter, every crop in its own order of operations.
+    Jitter is torchvision's ColorJitter, every crop in its own order of operations. A `look` on the CPU tells
+    which crops an operation concerns without waiting for the device of `planes`.
     """
     hue = len(planes) == 3 and any(view.jitter_p > 0 and view.jitter[_HUE] > 0 for view in views)
     for operation in look.order.unbind(1) if any(view.jitter_p > 0 for view in views) else ():
@@ -91,14 +92,14 @@ def apply_look(planes: Tensor, look: Look, views: Sequence[Augment]) -> Tensor:
 
 def flip_some(planes: Tensor, flip: Tensor) -> Tensor:
     """Mirror the images where `flip` [B] is set."""
-    return torch.where(_per_crop(flip), planes.flip(-1), planes)
+    return torch.where(_per_crop(_beside(planes, flip)), planes.flip(-1), planes)
 
 
 def normalize(
     images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> Tensor:
     """Standardise by channel statistics, else ImageNet's: [..., 1 or 3, H, W] -> dense [..., 3, H, W]."""
-    center, scale = (images.new_tensor(values).view(3, 1, 1) for values in (mean, std))
+    center, scale = (_constants(tuple(values), images.device) for values in (mean, std))
     dense = images.new_empty(*images.shape[:-3], 3, *images.shape[-2:])
     return torch.sub(images, center, out=dense).div_(scale)
 
@@ -134,11 +135,22 @@ def _per_crop(values: Tensor) -> Tensor:
     return values[:, None, None]
 
 
+def _beside(planes: Tensor, values: Tensor) -> Tensor:
+    return values.to(planes.device, non_blocking=True)
+
+
+@lru_cache(maxsize=16)
+def _constants(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Numbers of the colour channels, [C, 1, 1] float32 on `device`, sent there once."""
+    return torch.tensor(values, device=device).view(-1, 1, 1)
+
+
 def _change(planes: Tensor, chosen: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Replace the crops where `chosen` [N] is set by what `change` makes of them and their numbers."""
     rows = chosen.nonzero().squeeze(1)
     if len(rows):
-        planes.index_copy_(1, rows, change(planes.index_select(1, rows), rows))
+        there = _beside(planes, rows)
+        planes.index_copy_(1, there, change(planes.index_select(1, there), rows))
 
 
 def _transform_axes(rows: Tensor, down: Tensor, across: Tensor) -> Tensor:
@@ -165,17 +177,22 @@ def _aligned(matrices: Tensor) -> Tensor:
 
 
 def _resize_matrices(
-    start: Tensor, crop: Tensor, length: int, views: Sequence[Augment], flip: Tensor | None = None
+    start: Tensor,
+    crop: Tensor,
+    length: int,
+    views: Sequence[Augment],
+    device: torch.device,
+    flip: Tensor | None = None,
 ) -> Tensor:
-    """[B, V, size, length]: weights that cut `crop` pixels at `start`, resize and mirror them."""
+    """[B, V, size, length] on `device`: weights that cut `crop` pixels at `start`, resize and mirror them."""
     size = views[0].size
-    table = _resize_table(length, size, views[0].interpolation, start.device)
+    table = _resize_table(length, size, views[0].interpolation, device)
     # A crop of n pixels has length - n + 1 offsets; this many of the shorter ones stand before it.
     entry = (crop - 1) * (2 * length + 2 - crop) // 2 + start
     row = torch.arange(size, device=start.device)
     if flip is not None:
         row = torch.where(flip[:, None], size - 1 - row, row)
-    rows = entry[:, None] * size + row
+    rows = _beside(table, entry[:, None] * size + row)
     return F.embedding(rows.view(len(views), -1, size).transpose(0, 1), table)
 
 
@@ -205,6 +222,7 @@ def _blend(planes: Tensor, operation: Tensor, factors: Tensor) -> None:
     """
     factor = torch.where(operation == _HUE, 1.0, factors.gather(1, operation[:, None])[:, 0])
     to_mean, to_luma = (1 - factor) * (operation == _CONTRAST), (1 - factor) * (operation == _SATURATION)
+    factor, to_mean, to_luma = (_beside(planes, values) for values in (factor, to_mean, to_luma))
     luma = _luma(planes)
     mean = luma.mean(-1).mean(-1)  # in two steps: torch would split one long sum by the number of images
     other = (luma * _per_crop(to_luma)).add_(_per_crop(to_mean * mean))
@@ -225,7 +243,7 @@ def _shift_hue(planes: Tensor, turns: Tensor) -> Tensor:
     hue.add_(is_green.mul_((blue - red).add_(2 * chroma).sub_(hue)))
     hue.add_(is_red.mul_((green - blue).sub_(hue)))
     circle = 6 * chroma
-    hue.div_(circle.clamp(min=1e-12)).add_(_per_crop(turns + 1)).frac_().mul_(circle)
+    hue.div_(circle.clamp(min=1e-12)).add_(_per_crop(_beside(planes, turns + 1))).frac_().mul_(circle)
     torch.clamp((hue - 3 * chroma).abs_().add_(bottom - chroma), bottom, top, out=red)
     crest = chroma.mul(2).add_(bottom)
     torch.clamp(crest - (hue - 2 * chroma).abs_(), bottom, top, out=green)
@@ -234,7 +252,7 @@ def _shift_hue(planes: Tensor, turns: Tensor) -> Tensor:
 
 
 def _blur(planes: Tensor, sigma: Tensor) -> Tensor:
-    matrices = _blur_matrices(sigma, planes.shape[-1]).unsqueeze(1)
+    matrices = _blur_matrices(_beside(planes, sigma), planes.shape[-1]).unsqueeze(1)
     return _transform_axes(planes.permute(1, 2, 0, 3).contiguous(), matrices, matrices)
 
 

@@ -33,9 +33,9 @@ class Crops(NamedTuple):
     local_crops: Tensor | None
 
     def to(self, device: torch.device) -> "Crops":
-        """The same crops on `device`."""
-        local = self.local_crops if self.local_crops is None else self.local_crops.to(device)
-        return Crops(self.global_crops.to(device), local)
+        """The same crops on `device`; pinned ones go there without waiting."""
+        local = None if self.local_crops is None else self.local_crops.to(device, non_blocking=True)
+        return Crops(self.global_crops.to(device, non_blocking=True), local)
 
 
 class _Group(NamedTuple):
@@ -80,13 +80,13 @@ class MultiCropCollate:
 
     def batch(self, images: Tensor, index: Tensor, epoch: int | Tensor) -> Views:
         """Views of uint8 images [B, C, H, W], the data set's `index` [B], in `epoch`, one number or [B]."""
-        index = index.to(images.device)
-        return self._augment(_checked(images, 4), self.key(index, epoch), index)
+        epoch = epoch.cpu() if isinstance(epoch, Tensor) else epoch
+        return self._augment(_checked(images, 4), self.key(index.cpu(), epoch), index)
 
     def cut(self, images: Tensor | Sequence[Tensor | Image], key: Tensor) -> Crops:
         """Crop and resize to uint8: one tensor [B, C, H, W], or PIL images and [C, H, W] of any sizes."""
         pixels = _checked(images, 4) if isinstance(images, Tensor) else [_pixels(image) for image in images]
-        crops, key = [], key.to(pixels[0].device)
+        crops = []
         if isinstance(pixels, Tensor) and _fits_table(pixels):
             rows = to_rows(pixels)
             for slot, views in self._groups:
@@ -102,15 +102,17 @@ class MultiCropCollate:
         return Crops(*self._by_size(crops))
 
     def finish(self, crops: Crops, key: Tensor, index: Tensor) -> Views:
-        """Flip, colour, blur, solarize and normalise what `cut` made for `key` [B], on the crops' device."""
-        key, index = key.to(crops.global_crops.device), index.to(crops.global_crops.device)
+        """Flip, colour, blur, solarize and normalise what `cut` made for `key` [B], on the crops' device.
+
+        With `key` on the CPU, where all is drawn, nothing waits for the device.
+        """
         cut = [*crops.global_crops, *([] if crops.local_crops is None else crops.local_crops)]
         made = []
         for slot, views in self._groups:
             look = draw_look(views, key, slot)
             planes = flip_some(to_planes(_joined(cut[slot : slot + len(views)])), look.flip)
             made.append(_finished(planes, look, views))
-        return Views(*self._by_size(made), index, key)
+        return self._views(made, index, key)
 
     def _augment(self, images: Tensor | list[Tensor], key: Tensor, index: Tensor) -> Views:
         if not (isinstance(images, Tensor) and _fits_table(images)):
@@ -120,7 +122,12 @@ class MultiCropCollate:
             look = draw_look(views, key, slot)
             planes = resize_crops(rows, _boxes(images, views, key, slot), views, look.flip)
             made.append(_finished(planes, look, views))
-        return Views(*self._by_size(made), index, key)
+        return self._views(made, index, key)
+
+    def _views(self, groups: list[Tensor], index: Tensor, key: Tensor) -> Views:
+        device = groups[0].device
+        beside = (values.to(device, non_blocking=True) for values in (index, key))
+        return Views(*self._by_size(groups), *beside)
 
     def _by_size(self, groups: list[Tensor]) -> tuple[Tensor, Tensor | None]:
         """Crops [V, B, C, S, S] of each group -> all global and all local ones."""

@@ -31,15 +31,40 @@ def train_views(
 ) -> Iterator[Views]:
     """The views of each training step, on `device`; the same for any number of workers.
 
-    `workers` processes decode and cut photos ahead; None: a process per core, up to 8. Tensors need none.
+    `workers` processes decode and cut photos ahead; None: a process per core, up to 8. Tensors need none, and
+    go to a GPU once, if half of its free memory holds them.
     """
     if isinstance(split.images, Photos):
-        cutting = _Cutting(split.images, sampler, collate)
-        for crops, key, positions in _loader(cutting, steps, workers):
-            yield collate.finish(crops.to(device), key, positions)
+        loader = _loader(
+            _Cutting(split.images, sampler, collate), steps, workers, pinned=device.type == "cuda"
+        )
+        views = (collate.finish(crops.to(device), key, positions) for crops, key, positions in loader)
     else:
-        for step in steps:
-            yield views_of(split, *sampler.batch(step), collate, device)
+        images = _resident(split.images, device)
+        batches = map(sampler.batch, steps)
+        views = (_views(images, positions, epoch, collate, device) for positions, epoch in batches)
+    return views if device.type == "cpu" else ahead(views, device)
+
+
+def ahead(views: Iterator[Views], device: torch.device) -> Iterator[Views]:
+    """The same views, those of the next step made on a stream of their own while a step runs."""
+    streams = torch.get_device_module(device)
+    side = streams.Stream()
+    side.wait_stream(streams.current_stream())  # what the views are made of may still be on its way
+
+    def following() -> Views | None:
+        with streams.stream(side):
+            return next(views, None)
+
+    coming = following()
+    while coming is not None:
+        ready, step = coming, streams.current_stream()
+        step.wait_stream(side)
+        for tensor in ready:
+            if tensor is not None and tensor.is_cuda:
+                tensor.record_stream(step)  # else its memory is free for the next views too early
+        coming = following()
+        yield ready
 
 
 def views_of(
@@ -50,8 +75,7 @@ def views_of(
         key = collate.key(positions, epoch)
         crops = collate.cut(_decoded(split.images, positions, collate.enough_pixels), key)
         return collate.finish(crops.to(device), key, positions)
-    epoch = epoch.to(device) if isinstance(epoch, Tensor) else epoch
-    return collate.batch(split.images[positions].to(device), positions.to(device), epoch)
+    return _views(split.images, positions, epoch, collate, device)
 
 
 def fitted_images(images: Tensor | Photos, positions: Tensor, image_size: int | None) -> Tensor:
@@ -98,6 +122,18 @@ def fit_size(images: Tensor, image_size: int | None) -> Tensor:
     return images.expand(-1, 3, -1, -1)
 
 
+def _views(
+    images: Tensor, positions: Tensor, epoch: Tensor | int, collate: MultiCropCollate, device: torch.device
+) -> Views:
+    chosen = images.index_select(0, positions.to(images.device, non_blocking=True))
+    return collate.batch(chosen.to(device, non_blocking=True), positions, epoch)
+
+
+def _resident(images: Tensor, device: torch.device) -> Tensor:
+    fits = device.type != "cuda" or images.nbytes < torch.cuda.mem_get_info(device)[0] // 2
+    return images.to(device) if fits else images
+
+
 def _decoded(photos: Photos, positions: Tensor, at_least: int) -> list[Tensor]:
     return [photos.decode(position, at_least) for position in positions.tolist()]
 
@@ -129,7 +165,10 @@ class _Fitting(Dataset[Tensor]):
         return fitted_images(self.photos, self.batches[batch], self.image_size)
 
 
-def _loader(dataset: Dataset[Any], items: range, workers: int | None) -> DataLoader[Any]:
+def _loader(
+    dataset: Dataset[Any], items: range, workers: int | None, *, pinned: bool = False
+) -> DataLoader[Any]:
     if workers is None:
         workers = min(os.cpu_count() or 1, MOST_WORKERS)
-    return DataLoader(dataset, batch_size=None, sampler=items, num_workers=min(workers, len(items)))
+    workers = min(workers, len(items))
+    return DataLoader(dataset, batch_size=None, sampler=items, num_workers=workers, pin_memory=pinned)

@@ -1,0 +1,82 @@
+"""The whole comparison in one run; prints each section as it is measured."""
+
+import json
+import sys
+import time
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from cyclopts import App, Parameter
+
+from benchmarks.versus import augmentation, page, sections
+from benchmarks.versus.sections import HAS_BF16, Effort
+from benchmarks.versus.tasks import LARGE, TASKS, made_up_images
+from ssl_zoo.bench import environment
+
+PACKAGES = ("ssl-zoo", "torch", "torchvision", "lightly")
+app = App(name="python -m benchmarks.speed")
+
+
+@app.default
+def main(*, out: Path, quick: Annotated[bool, Parameter(negative="")] = False) -> None:
+    """Measure ssl_zoo beside lightly, torchvision and kornia on the CPU of this machine.
+
+    Parameters
+    ----------
+    out
+        The JSON file to write; `python -m benchmarks.versus.page` renders benchmarks/results/speed.json.
+    quick
+        About two minutes, too few repetitions to publish; else about ten.
+    """
+    torch.manual_seed(0)
+    warnings.filterwarnings("ignore", ".*weight_norm. is deprecated", FutureWarning)  # lightly's
+    effort = Effort(rounds=2, steps=1) if quick else Effort(rounds=5, steps=3)
+    began = time.perf_counter()
+    stored: page.Row = {"left_out": left_out(quick), "gemm": sections.gemm(effort)}
+    for reason in stored["left_out"]:
+        print(f"left out: {reason}")
+
+    def show(section: str) -> None:
+        print(f"[{(time.perf_counter() - began) / 60:.1f} min] {section}", flush=True)
+
+    stored["augmentation"] = augmentation.measure(made_up_images(128), effort.rounds, effort.steps)
+    show(page.augmentation(stored["augmentation"]))
+    stored["training"] = []
+    for task in TASKS if quick else (*TASKS, LARGE):
+        stored["training"].append(sections.training(effort, task))
+        show(f"{task.name} measured")
+    show(page.training(stored["training"]))
+    show(page.peak(stored["training"], stored["gemm"]))
+    stored["parts"] = [sections.parts(effort, task) for task in TASKS]
+    show(page.parts(stored["parts"]))
+    stored["growth"] = sections.growth(effort)
+    show(page.growth(stored["growth"]))
+    packages = [*PACKAGES, *(["kornia"] if augmentation.HAS_KORNIA else [])]
+    stored["made"] = {
+        "command": "python -m benchmarks.speed " + " ".join(sys.argv[1:]),
+        "minutes": (time.perf_counter() - began) / 60,
+        "packages": packages,
+        "threads": torch.get_num_threads(),
+        "environment": {**environment(), **{name: version(name) for name in packages}},
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(stored, indent=1) + "\n")
+
+
+def left_out(quick: bool) -> list[str]:
+    """What this run does not measure, and why."""
+    reasons = []
+    if not HAS_BF16:
+        reasons.append("bf16, which this CPU cannot multiply (neither avx512_bf16 nor AMX)")
+    if not augmentation.HAS_KORNIA:
+        reasons.append("kornia, which is not installed (pip install 'ssl-zoo[bench]')")
+    if quick:
+        reasons.append(f"{LARGE.name}, and enough repetitions, because of --quick")
+    return reasons
+
+
+if __name__ == "__main__":
+    app()
