@@ -36,7 +36,7 @@ def test_scores_of_many_k_come_from_one_search(monkeypatch):
     apart = {k: weighted_knn(x, y, test_x, k=k, **options) for k in (1, 5, 90)}
     searches = []
     knn = sys.modules["ssl_zoo.evaluation.knn"]
-    monkeypatch.setattr(knn, "search", lambda *a: searches.append(a) or search(*a))
+    monkeypatch.setattr(knn, "search", lambda *a, **k: searches.append(a) or search(*a, **k))
     together = dict(knn_scores(x, y, test_x, ks=[90, 1, 5], **options))
     assert list(together) == [1, 5, 90]
     assert len(searches) == 1

@@ -1,5 +1,7 @@
 """Exact search: faiss, torch and brute force agree."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -43,6 +45,68 @@ def test_search_backends_agree_and_do_not_depend_on_chunks(monkeypatch):
         other, same = search(queries, bank, 20, backend=backend)
         assert torch.equal(index, same)
         torch.testing.assert_close(scores, other)
+
+
+@pytest.mark.parametrize("backend", ["faiss", "torch"])
+def test_a_bank_searched_part_by_part_gives_the_same_ties_included(backend, monkeypatch):
+    queries, bank = torch.randint(-2, 3, (40, 4)).float(), torch.randint(-2, 3, (300, 4)).float()
+    expected = brute_force(queries, bank, 11)
+    monkeypatch.setattr(
+        sys.modules["ssl_zoo.evaluation.search"], "_BANK_BYTES", 70 * 16
+    )  # 70 rows, 20 at last
+    scores, index = search(queries, bank, 11, backend=backend)
+    assert torch.equal(index, expected)
+    assert torch.equal(scores, (queries @ bank.T).gather(1, expected))
+
+
+def test_cosine_is_the_inner_product_of_unit_vectors():
+    queries, bank = torch.randn(30, 8), 3 * torch.randn(90, 8)
+    scores, index = search(queries, bank, 5, cosine=True)
+    expected, same = search(F.normalize(queries), F.normalize(bank), 5)
+    assert torch.equal(index, same)
+    assert torch.equal(scores, expected)
+
+
+_BOUNDED = """
+import re, sys
+import torch
+from ssl_zoo.evaluation import features, search
+from ssl_zoo.evaluation.collapse import feature_std
+def anonymous():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 1024
+torch.set_num_threads(1)
+features._MAPPED_BYTES = 0
+bank = features._empty(400_000, 256)
+for part in bank.split(50_000):
+    part.normal_()
+search(bank[:64].clone(), bank[:1000].clone(), 5, cosine=True)
+before, most = anonymous(), 0
+search_module = sys.modules["ssl_zoo.evaluation.search"]
+ordered = search_module._ordered
+def watched(*arguments):
+    global most
+    found = ordered(*arguments)
+    most = max(most, anonymous())
+    return found
+search_module._ordered = watched
+_, index = search(bank[:64].clone(), bank, 5, cosine=True)
+assert torch.equal(index[:, 0], torch.arange(64))
+print(most - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_mapped_bank_need_not_fit_into_memory(tmp_path):
+    command = [sys.executable, "-c", _BOUNDED]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "SSL_ZOO_CACHE": str(tmp_path)},
+    )
+    assert float(done.stdout) < 300  # MiB: of a bank of 391, two parts of 64 as they are and in an index
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("backend", ["faiss", "torch"])

@@ -15,6 +15,7 @@ _COMPLETE_STD = 0.01
 _DIMENSIONAL_SHARE = 0.25
 _DECIDED_STEPS = 100
 _RANKME_FEATURES = 10_000
+_CHUNK = 2**16
 
 
 def feature_std(x: Tensor) -> float:
@@ -22,8 +23,12 @@ def feature_std(x: Tensor) -> float:
 
     From Chen & He 2021 (SimSiam), figure 2. Features with a common offset, as after a ReLU, lie below 1.
     """
-    deviation = F.normalize(x.double()).std(dim=0, correction=0)
-    return deviation.mean().item() * math.sqrt(x.shape[1])
+    total, squares = (torch.zeros(x.shape[1], dtype=torch.float64) for _ in range(2))
+    for part in torch.split(x.cpu(), _CHUNK):  # bounded memory: features may be mapped from a file
+        unit = F.normalize(part.double())
+        total, squares = total + unit.sum(0), squares + unit.square().sum(0)
+    variance = (squares / len(x) - (total / len(x)).square()).clamp_min(0)
+    return variance.sqrt().mean().item() * math.sqrt(x.shape[1])
 
 
 def rankme(x: Tensor) -> float:

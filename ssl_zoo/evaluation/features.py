@@ -1,14 +1,20 @@
 """From images to features: what every evaluator starts from."""
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalize
+from ssl_zoo.data.cache import cache_dir
 from ssl_zoo.data.loading import fit_size, fitted_batches
 from ssl_zoo.data.photos import Photos
+
+_MAPPED_BYTES = 2**30
 
 
 def to_input(
@@ -34,18 +40,36 @@ def extract(
 ) -> Tensor:
     """Features float32 [N, D], on the CPU, of un-augmented `images` uint8 [N, C, H, W] or photos.
 
+    From 1 GiB on they lie in a file without a name in the cache folder, mapped into memory.
     `encoder` lies on `device` and runs in eval mode and float32; its modes are restored and its buffers
     untouched.
     Photos are decoded by `workers` processes. Raises ValueError for images of another type.
     """
     device = torch.device(device)
     with evaluating(encoder), torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        batches = [
+        batches = (
             # resized where the images lie, so that pixels do not depend on the device
             encoder(to_input(batch.to(device), None, mean, std)).float().cpu()
             for batch in fitted_batches(images, image_size, batch_size=batch_size, workers=workers)
-        ]
-    return torch.cat(batches)  # outside inference mode: an ordinary tensor
+        )
+        first = next(batches)
+        with torch.inference_mode(False):
+            features = _empty(len(images), first.shape[1])
+        done = 0
+        for batch in chain([first], batches):
+            features[done : done + len(batch)] = batch
+            done += len(batch)
+    return features
+
+
+def _empty(rows: int, width: int) -> Tensor:
+    size = 4 * rows * width
+    if size < _MAPPED_BYTES:
+        return torch.empty(rows, width)
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=cache_dir()) as file:  # the mapping outlives it
+        file.truncate(size)
+        return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=(rows, width)))
 
 
 @contextmanager

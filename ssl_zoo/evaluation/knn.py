@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from ssl_zoo.draws import permutation
 from ssl_zoo.evaluation.search import search
 
 Folds = Sequence[tuple[Tensor, Tensor]]  # (fit index, validation index), int64, into the labelled bank
 
 DEFAULT_K = 20
+_CHOICE_BANK, _CHOICE_QUERIES = 100_000, 10_000
 
 
 def weighted_knn(
@@ -46,7 +47,7 @@ def knn_scores(
         raise ValueError(f"temperature={temperature}; give 0.002 or more, or k=1 for the nearest alone")
     check_labels("train", train_y, num_classes)
     ks = sorted(set(ks))
-    similarity, index = search(F.normalize(test_x.float()), F.normalize(train_x.float()), ks[-1])
+    similarity, index = search(test_x, train_x, ks[-1], cosine=True)
     votes, labels = (similarity.double() / temperature).exp(), train_y[index]
     scores = votes.new_zeros(len(test_x), num_classes)
     for start, stop in zip([0, *ks[:-1]], ks, strict=True):
@@ -59,8 +60,10 @@ def choose_k(
 ) -> int:
     """The k of `ks` with the best accuracy over `folds` of `x` [N, D], `y` [N]; of equal ones the smallest.
 
-    Without folds that have so many images: the largest of `ks` up to 20, else the smallest.
+    A fold is judged by up to 100,000 of its images to fit and 10,000 to validate. Without folds that have so
+    many images: the largest of `ks` up to 20, else the smallest.
     """
+    folds = [(_some(fit, _CHOICE_BANK), _some(validation, _CHOICE_QUERIES)) for fit, validation in folds]
     smallest = min((len(fit) for fit, _ in folds), default=0)
     hits = {k: 0.0 for k in sorted(ks) if k <= smallest}
     if not hits:
@@ -72,6 +75,10 @@ def choose_k(
         for k, scores in votes:
             hits[k] += top_accuracy(scores, y[validation], 1) * len(validation)
     return max(hits, key=lambda k: hits[k])
+
+
+def _some(index: Tensor, most: int) -> Tensor:
+    return index if len(index) <= most else index[permutation(len(index), 0)[:most]]
 
 
 def check_labels(name: str, labels: Tensor, num_classes: int) -> None:

@@ -20,6 +20,7 @@ GRID = (0.01, 0.1, 1.0)
 DEFAULT_C = 0.1
 _CHOICE_IMAGES = 10_000
 _MAX_ITERATIONS = 500
+_MOST_BYTES = 2**30
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,12 @@ def linear_probe(
     """Fit `train_x` [N, D] with labels `train_y` [N] and score `test_x` [M, D].
 
     scikit-learn's LogisticRegression (lbfgs, L2 of inverse strength `c`) on features standardised by the
-    mean and deviation of `train_x`. Raises ValueError if `train_y` holds one class only.
+    mean and deviation of `train_x`; it sees a fixed random subset where these exceed 1 GiB.
+    Raises ValueError if `train_y` holds one class only.
     """
+    if len(train_x) > (most := max(1, _MOST_BYTES // (4 * train_x.shape[1]))):
+        seen = permutation(len(train_x), 0)[:most]
+        train_x, train_y = train_x[seen], train_y[seen]
     return next(_path(train_x, train_y, test_x, [c], num_classes))
 
 

@@ -6,14 +6,20 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+_BANK_BYTES = 2**26  # of the bank searched at once, so that a memory-mapped one need not fit into memory
 _CHUNK_SCORES = 2**24  # scores that torch holds at once: 64 MiB
+_FINITE_ROWS = 2**16
 _FAISS_ROWS = 4096  # faiss holds a block of scores only, and is six times slower below some 400 queries
 
 
-def search(queries: Tensor, bank: Tensor, k: int, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
+def search(
+    queries: Tensor, bank: Tensor, k: int, *, backend: str = "auto", cosine: bool = False
+) -> tuple[Tensor, Tensor]:
     """The `k` rows of `bank` [N, D] with the largest inner product with each of `queries` [M, D].
 
+    `cosine` normalises both first. Memory is bounded: 64 MiB of the bank are worked on at a time.
     Returns scores [M, k] float32, largest first, and indices [M, k] int64; equal scores come in the order of
     their index, also across the border at k. `backend`: "faiss" (CPU), "torch" or "auto". The backends
     agree up to float32 rounding: two rows whose true scores differ by less than that may swap places.
@@ -29,13 +35,33 @@ def search(queries: Tensor, bank: Tensor, k: int, *, backend: str = "auto") -> t
         )
     if not 1 <= k <= len(bank):
         raise ValueError(f"k={k} neighbours from a bank of {len(bank)} rows; give a k from 1 to {len(bank)}")
-    queries, bank = queries.detach().float(), bank.detach().float()
-
     use_faiss = backend == "faiss" or (backend == "auto" and queries.device.type == "cpu" and _has_faiss())
-    nearest = _faiss(bank) if use_faiss else _torch(bank)
-    chunks = torch.split(queries, _FAISS_ROWS if use_faiss else _torch_rows(bank))
-    scores, indices = zip(*(_ordered(chunk, bank, k, nearest) for chunk in chunks), strict=True)
-    return torch.cat(scores), torch.cat(indices)
+    rows = max(k, _BANK_BYTES // (4 * max(1, bank.shape[1])))
+    queries, best = _prepared(queries, cosine), None
+    for start in range(0, len(bank), rows):
+        part = _prepared(bank[start : start + rows], cosine)
+        nearest = _faiss(part) if use_faiss else _torch(part)
+        chunks = torch.split(queries, _FAISS_ROWS if use_faiss else _torch_rows(part))
+        found = [_ordered(chunk, part, min(k, len(part)), nearest) for chunk in chunks]
+        scores, indices = (torch.cat(values) for values in zip(*found, strict=True))
+        best = _best((scores, indices + start), best, k)
+    assert best is not None
+    return best
+
+
+def _prepared(x: Tensor, cosine: bool) -> Tensor:
+    x = x.detach().float()
+    return F.normalize(x) if cosine else x
+
+
+def _best(
+    found: tuple[Tensor, Tensor], before: tuple[Tensor, Tensor] | None, k: int
+) -> tuple[Tensor, Tensor]:
+    if before is None:
+        return found
+    scores, indices = (torch.cat(pair, 1) for pair in zip(before, found, strict=True))
+    first = _rank(scores, indices).topk(k).indices
+    return scores.gather(1, first), indices.gather(1, first)
 
 
 def check_features(*features: Tensor) -> None:
@@ -43,7 +69,7 @@ def check_features(*features: Tensor) -> None:
     for x in features:
         if x.ndim != 2:
             raise ValueError(f"features are {list(x.shape)}; give one row per image, [N, D]")
-        broken = int((~x.isfinite().all(1)).sum())
+        broken = sum(int((~part.isfinite().all(1)).sum()) for part in torch.split(x, _FINITE_ROWS))
         if broken:
             raise FloatingPointError(
                 f"{broken} of {len(x)} features hold NaN or infinity: the encoder diverged; lower optim.lr"
