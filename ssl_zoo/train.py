@@ -19,6 +19,7 @@ from ssl_zoo.data.loading import train_views
 from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.draws import seed_from
 from ssl_zoo.method import Method, Step, StepOutput, Views
+from ssl_zoo.nets import Backbone
 from ssl_zoo.optim import OptimConfig, clip_gradients, create_optimizer, set_schedule
 from ssl_zoo.watch import Watch, require_finite
 
@@ -133,12 +134,14 @@ def fit(
     log_every: int = 20,
     checkpoint_seconds: float = 60.0,
     workers: int | None = None,
+    compile_backbones: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> FitResult:
     """Train a method on images, never labels; with `out`, log to and resume bit-exactly from that folder.
 
     `dataset` is a split, or a data set whose `pretrain` split is taken; `workers` processes decode photos
-    (None: one per core, up to 8); `on_log` receives each logged record.
+    (None: one per core, up to 8); `compile_backbones` by torch.compile, in place, which pays on GPUs only;
+    `on_log` receives each logged record.
     Raises ValueError for a budget below one step or a checkpoint of another run, FloatingPointError once
     loss, metrics or weights are not finite, TrainingStopped when `should_stop()` turned true.
     """
@@ -151,6 +154,9 @@ def fit(
     collate = MultiCropCollate(method.config.views, seed)
 
     method.to(place).to(memory_format=torch.channels_last).train()
+    for part in method.modules() if compile_backbones else ():
+        if isinstance(part, Backbone):
+            part.compile()  # type: ignore[no-untyped-call]
     optimizer = create_optimizer(method.param_groups(), method.config.optim)
     run = {
         "seed": seed,

@@ -130,3 +130,20 @@ def test_no_step_waits_for_the_device(name: str, monkeypatch: pytest.MonkeyPatch
         watch.see(train_step(method, method, optimizer, views, Step(index, 2)), index)
     with pytest.raises(NotImplementedError, match="meta"):
         watch.read()
+
+
+def test_compiled_backbones_keep_names_and_give_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    compiled, plain = [], nn.Module.compile
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda self: compiled.append(self) or plain(self, backend="aot_eager")
+    )
+    states = []
+    for compile_backbones in (False, True):
+        torch.manual_seed(0)
+        method = create_method("dino", create_backbone("resnet8", width=8), views=VIEWS)
+        fit(method, IMAGES, budget={"steps": 3}, batch_size=4, compile_backbones=compile_backbones)
+        states.append(method.state_dict())
+    assert compiled == [method.student.backbone, method.teacher.module.backbone]
+    assert list(states[0]) == list(states[1])
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name])

@@ -55,6 +55,7 @@ class Cell(BaseModel):
     device: str
     threads: int
     workers: int | None
+    compile: bool = False
     checkpoint_seconds: float
     log_every: int
     plugins: list[str]

@@ -121,6 +121,7 @@ def plan(config: BenchConfig) -> Plan:
             device=str(device),
             threads=config.run.threads or torch.get_num_threads(),
             workers=config.run.workers,
+            compile=config.run.compile,
             checkpoint_seconds=config.run.checkpoint_seconds,
             log_every=config.run.log_every,
             plugins=config.plugins,

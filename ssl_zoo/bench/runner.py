@@ -107,6 +107,7 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
             log_every=cell.log_every,
             checkpoint_seconds=cell.checkpoint_seconds,
             workers=cell.workers,
+            compile_backbones=cell.compile,
             should_stop=should_stop,
         )
         encoder = Encoder(network, shared.image_size, card=_card(cell, _role(method)))
