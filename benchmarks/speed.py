@@ -11,9 +11,9 @@ from typing import Annotated
 import torch
 from cyclopts import App, Parameter
 
-from benchmarks.versus import augmentation, page, sections
+from benchmarks.versus import augmentation, page, pieces, sections
 from benchmarks.versus.sections import HAS_BF16, Effort
-from benchmarks.versus.tasks import LARGE, TASKS, made_up_images
+from benchmarks.versus.tasks import LARGE, TASKS
 from ssl_zoo.bench import environment
 
 PACKAGES = ("ssl-zoo", "torch", "torchvision", "lightly")
@@ -29,7 +29,7 @@ def main(*, out: Path, quick: Annotated[bool, Parameter(negative="")] = False) -
     out
         The JSON file to write; `python -m benchmarks.versus.page` renders benchmarks/results/speed.json.
     quick
-        About two minutes, too few repetitions to publish; else about ten.
+        A few minutes, too few repetitions to publish; else about a quarter of an hour.
     """
     torch.manual_seed(0)
     warnings.filterwarnings("ignore", ".*weight_norm. is deprecated", FutureWarning)  # lightly's
@@ -42,7 +42,7 @@ def main(*, out: Path, quick: Annotated[bool, Parameter(negative="")] = False) -
     def show(section: str) -> None:
         print(f"[{(time.perf_counter() - began) / 60:.1f} min] {section}", flush=True)
 
-    stored["augmentation"] = augmentation.measure(made_up_images(128), effort.rounds, effort.steps)
+    stored["augmentation"] = augmentation.measure(augmentation.CASES, effort.rounds, effort.steps)
     show(page.augmentation(stored["augmentation"]))
     stored["training"] = []
     for task in TASKS if quick else (*TASKS, LARGE):
@@ -54,6 +54,11 @@ def main(*, out: Path, quick: Annotated[bool, Parameter(negative="")] = False) -
     show(page.parts(stored["parts"]))
     stored["growth"] = sections.growth(effort)
     show(page.growth(stored["growth"]))
+    stored["losses"] = pieces.losses(effort.rounds)
+    stored["search"] = pieces.searches(effort.rounds)
+    stored["compiled"] = pieces.compiled_colour(effort.rounds)
+    stored["waits"] = pieces.waits(effort.rounds)
+    show(page.pieces(stored))
     packages = [*PACKAGES, *(["kornia"] if augmentation.HAS_KORNIA else [])]
     stored["made"] = {
         "command": "python -m benchmarks.speed " + " ".join(sys.argv[1:]),

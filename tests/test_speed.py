@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from benchmarks.versus import page
-from benchmarks.versus.augmentation import VIEWS, measure
+from benchmarks.versus import page, pieces
+from benchmarks.versus.augmentation import CASES, measure
 from benchmarks.versus.ours import Ours
 from benchmarks.versus.peer import Batches, Peer
 from benchmarks.versus.tasks import LARGE, TASKS, made_up_images
@@ -51,6 +51,16 @@ STORED = {
         },
     ],
     "parts": [{"task": "BYOL", "seconds": {"views": [0.001, 0.003, 0.001], "forward": [0.009]}}],
+    "losses": [{"K": 4096, "batch_size": 32, "seconds": {"lightly": [0.2, 0.4], "ssl_zoo": [0.1, 0.1]}}],
+    "search": {
+        "bank": 45000,
+        "queries": 2000,
+        "width": 256,
+        "k": 200,
+        "seconds": {"torch": [3.0], "faiss": [2.0]},
+    },
+    "compiled": {"compile_seconds": 30.0, "seconds": {"eager": [40e-6], "compiled": [25e-6]}},
+    "waits": {"--help": [0.3, 0.4, 0.2]},
     "growth": [{"what": "prototypes K", "value": 1024, "images": 64, "seconds": [0.064, 0.128, 0.192]}],
 }
 
@@ -74,6 +84,10 @@ def test_page_shows_medians_spread_and_ratios_of_rounds():
         "| BYOL | 125 | 16% |",
         "| BYOL | 1.0 (10%) | 9.0 (90%) |",
         "| prototypes K | 1024 | 2.00 (1.00 to 3.00) |",
+        "| 4096 | 300 (200 to 400) | 100 (100 to 100) | 3.0 (2.0 to 4.0) |",
+        "| 3000 (3000 to 3000) | 2000 (2000 to 2000) | 1.5 (1.5 to 1.5) |",
+        "compiling takes 30 s in each process, so it pays from 2.0 million views on.",
+        "| --help | 0.3 (0.2 to 0.4) |",
     ):
         assert line in text.splitlines()
     assert "reached 200 GFLOP/s in fp32" in text
@@ -107,10 +121,11 @@ def test_both_sides_take_steps_on_the_same_number_of_crops(task):
 
 
 def test_augmentation_is_measured_for_every_library_on_one_thread():
-    rows = measure(made_up_images(4), rounds=2, repetitions=1)
-    assert [row["views"] for row in rows] == list(VIEWS)
+    small = {name: case._replace(images=4) for name, case in CASES.items()}
+    rows = measure(small, rounds=2, repetitions=1)
+    assert [row["views"] for row in rows] == list(CASES)
     for row in rows:
-        assert {"torchvision", "lightly", "ssl_zoo"} <= set(row["seconds"])
+        assert {"official DINO", "torchvision v2", "lightly", "ssl_zoo"} <= set(row["seconds"])
         assert all(len(values) == 2 and min(values) > 0 for values in row["seconds"].values())
 
 
@@ -123,3 +138,26 @@ def test_contenders_take_turns():
     seconds = interleaved({name: contender(name) for name in "ab"}, rounds=2, repetitions=3)
     assert "".join(order) == "aaabbbaaabbb"
     assert seconds == {"a": [1.0, 1.0], "b": [1.0, 1.0]}
+
+
+def test_learning_is_shown_by_seed_with_means():
+    runs = [
+        {"seed": seed, "variant": variant, "knn_top1": 0.4 + 0.1 * seed}
+        for seed in range(2)
+        for variant in ("fast views", "exact views")
+    ]
+    made = {"method": "moco", "images": 5000, "epochs": 3, "backbone": "resnet8", "batch_size": 64}
+    text = page.learning(
+        {"made": made, "runs": [*runs, {"seed": 2, "variant": "fast views", "knn_top1": 0.9}]}
+    )
+    assert "| 1 | 50.0 | 50.0 |\n| mean | 45.0 | 45.0 |" in text
+
+
+def test_losses_and_searches_that_are_timed_agree():
+    losses, found = pieces.losses(1, widths=(64,), batch_size=2), pieces.searches(1, 300, 20, 8, 5)
+    assert set(losses[0]["seconds"]) == {"lightly", "ssl_zoo"}
+    assert set(found["seconds"]) == {"faiss", "torch"}
+
+
+def test_waits_end_with_a_training_step():
+    assert pieces._first_step() > 0

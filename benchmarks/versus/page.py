@@ -8,6 +8,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "speed.json"
+LEARNING = RESULTS.with_name("learning.json")
 PAGE = ROOT / "docs" / "performance.md"
 
 Row = dict[str, Any]
@@ -35,6 +36,8 @@ a ratio is the median of the rounds' ratios.
         parts(stored["parts"]),
         peak(stored["training"], stored["gemm"]),
         growth(stored["growth"]),
+        pieces(stored),
+        *([learning(json.loads(LEARNING.read_text()))] if LEARNING.exists() else []),
     ]
     return "\n".join(sections)
 
@@ -80,12 +83,12 @@ def augmentation(rows: Sequence[Row]) -> str:
         for peer in peers:
             yield spread(ratio(seconds[peer], seconds["ssl_zoo"]), ".1f")
 
-    head = ["views of a 32 px image", *sides, *(f"times {peer}" for peer in peers)]
+    head = ["views (of a 32 px image)", *sides, *(f"times {peer}" for peer in peers)]
     return f"""## Augmentation alone
 
 Microseconds per view, everyone on one core: crop, flip, jitter in random order, grey, and what the row says.
-`torchvision` is the official DINO pipeline on PIL images; kornia and ssl_zoo take all views of 128 images at
-once.
+`official DINO` is its pipeline on PIL images, `torchvision v2` works on uint8 tensors one by one; kornia and
+ssl_zoo take all views of a batch at once (128 small images, 16 large ones).
 
 {table(head, (cells(row) for row in rows))}"""
 
@@ -140,6 +143,66 @@ Milliseconds per source image of a DINO step, one thing changed at a time from t
 K = 2048.
 
 {table(["what grows", "value", "ms per image"], lines)}"""
+
+
+def pieces(stored: Row) -> str:
+    """What else takes time, piece by piece."""
+
+    def milliseconds(values: Sequence[float]) -> str:
+        return spread([1e3 * value for value in values], ".0f")
+
+    def versus(seconds: Row, peer: str, mine: str) -> list[str]:
+        both = [milliseconds(seconds[peer]), milliseconds(seconds[mine])]
+        return [*both, spread(ratio(seconds[peer], seconds[mine]), ".1f")]
+
+    loss = [[str(row["K"]), *versus(row["seconds"], "lightly", "ssl_zoo")] for row in stored["losses"]]
+    found, compiled = stored["search"], stored["compiled"]
+    eager, kernel = (statistics.median(compiled["seconds"][name]) for name in ("eager", "compiled"))
+    pays = (
+        f"pays from {compiled['compile_seconds'] / (eager - kernel) / 1e6:.1f} million views on"
+        if kernel < eager
+        else "does not pay"
+    )
+    per_view = (
+        f"{1e6 * eager:.0f} us per 32 px view as they are, on some crops each, and {1e6 * kernel:.0f} us"
+    )
+    images = stored["losses"][0]["batch_size"]
+    neighbours = f"{found['k']} nearest of {found['bank']:,} features of {found['width']} numbers"
+    waits = ([name, spread(values, ".1f")] for name, values in stored["waits"].items())
+    return f"""## Pieces
+
+DINO's loss of 2 + 6 crops of {images} images, forward and backward, in milliseconds:
+
+{table(["K", "lightly", "ssl_zoo", "times lightly"], loss)}
+The {neighbours} for {found["queries"]:,} images, in milliseconds; on a CPU faiss is what is used:
+
+{table(["torch", "faiss", "times torch"], [versus(found["seconds"], "torch", "faiss")])}
+Colour operations take {per_view} compiled;
+compiling takes {compiled["compile_seconds"]:.0f} s in each process, so it {pays}.
+Views are a few percent of a step (above): ssl_zoo does not compile them.
+
+Seconds until a command answers, and until a bench of the digits has taken its first training step:
+
+{table(["command", "seconds"], waits)}"""
+
+
+def learning(stored: Row) -> str:
+    """k-NN accuracies of the same trainings with other arithmetic."""
+    made, runs = stored["made"], stored["runs"]
+    variants = list(dict.fromkeys(run["variant"] for run in runs))
+    by_seed: dict[int, Row] = {}
+    for run in runs:
+        by_seed.setdefault(run["seed"], {})[run["variant"]] = 100 * run["knn_top1"]
+    seeds = [by_seed[seed] for seed in by_seed if len(by_seed[seed]) == len(variants)]
+    means = ["mean", *(f"{statistics.mean(row[name] for row in seeds):.1f}" for name in variants)]
+    rows = [[str(seed), *(f"{row[name]:.1f}" for name in variants)] for seed, row in enumerate(seeds)]
+    return f"""## Learning is unharmed
+
+k-NN accuracy (%, k = 20) of {made["method"]} after {made["epochs"]} epochs on {made["images"]:,} images
+of CIFAR-10 ({made["backbone"]}, batch {made["batch_size"]}), on all test images. `exact views` are
+made by torchvision, image after image, from the same draws; everything else is equal within a seed.
+
+{table(["seed", *variants], [*rows, means])}"""
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> list[float]:
