@@ -29,7 +29,10 @@ STORED = {
     },
     "left_out": ["bf16, which this CPU cannot multiply"],
     "gemm": {"fp32": [1.0e11, 2.0e11]},
-    "augmentation": [{"views": "2 x 32 px", "seconds": {"lightly": [1e-3, 3e-3], "ssl_zoo": [1e-4, 1e-4]}}],
+    "augmentation": [
+        {"views": "2 x 32 px", "seconds": {"lightly": [1e-3, 3e-3], "ssl_zoo": [1e-4, 1e-4]}},
+        {"views": "large", "seconds": {"ssl_zoo": [1e-4]}},
+    ],
     "training": [
         {
             "task": "BYOL",
@@ -78,6 +81,7 @@ def test_page_shows_medians_spread_and_ratios_of_rounds():
     for line in (
         "- Left out: bf16, which this CPU cannot multiply",
         "| 2 x 32 px | 2000 (1000 to 3000) | 100 (100 to 100) | 20.0 (10.0 to 30.0) |",
+        "| large | - | 100 (100 to 100) | - |",
         "| BYOL | 1 | 64 (32 to 128) | 128 (128 to 128) | 256 (160 to 256) | 4.0 (2.0 to 5.0) | "
         "2.0 (1.2 to 2.0) |",
         "| MoCo | 0 | 128 (128 to 128) | - | 512 (512 to 512) | 4.0 (4.0 to 4.0) | - |",

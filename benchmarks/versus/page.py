@@ -78,12 +78,12 @@ def augmentation(rows: Sequence[Row]) -> str:
     def cells(row: Row) -> Iterable[str]:
         seconds = row["seconds"]
         yield row["views"]
-        for side in sides:
-            yield spread([1e6 * s for s in seconds[side]], ".0f")
+        for side in (*peers, "ssl_zoo"):
+            yield spread([1e6 * s for s in seconds[side]], ".0f") if side in seconds else "-"
         for peer in peers:
-            yield spread(ratio(seconds[peer], seconds["ssl_zoo"]), ".1f")
+            yield spread(ratio(seconds[peer], seconds["ssl_zoo"]), ".1f") if peer in seconds else "-"
 
-    head = ["views (of a 32 px image)", *sides, *(f"times {peer}" for peer in peers)]
+    head = ["views (of a 32 px image)", *peers, "ssl_zoo", *(f"times {peer}" for peer in peers)]
     return f"""## Augmentation alone
 
 Microseconds per view, everyone on one core: crop, flip, jitter in random order, grey, and what the row says.
