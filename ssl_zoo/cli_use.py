@@ -98,3 +98,56 @@ def embed(
     count = embed_dataset(loaded, dataset, out, split=split, overwrite=overwrite, device=place)
     print(f"{count:,} vectors of {loaded.out_dim:,} numbers in {out}")
     return 0
+
+
+def attention(
+    *,
+    encoder: Path,
+    image: Path,
+    threshold: float = 0.6,
+    layer: int = -1,
+    image_size: int | None = None,
+    masks: Path | None = None,
+    device: str = "auto",
+    out: Path | None = None,
+) -> int:
+    """Draw where a ViT looks: a map per head, their mean, the patches that hold most of it, a contact sheet.
+
+    Examples:
+
+        ssl-zoo attention --encoder runs/first/cells/dino-seed0 --image photo.jpg
+        ssl-zoo attention --encoder runs/first/cells/dino-seed0 --image photos --masks masks
+
+    Parameters
+    ----------
+    encoder
+        A cell's folder or an encoder.safetensors, of a ViT.
+    image
+        An image of any size, or a folder of them.
+    threshold
+        The share of the attention that the mask keeps.
+    layer
+        Which block: 0 is the first, -1 the last.
+    image_size
+        The shorter side in pixels that images are resized to; default the encoder's own.
+    masks
+        A folder with a mask for each image, of the same name: also print their overlap with the attention.
+    device
+        auto, cpu, cuda or cuda:N.
+    out
+        The folder for the pictures; default `attention` beside the encoder.
+    """
+    from ssl_zoo.evaluation.attention_files import overlaps, write_attention
+    from ssl_zoo.evaluation.encoder import load_encoder
+    from ssl_zoo.train import resolve_device
+
+    loaded = load_encoder(encoder).to(resolve_device(device))
+    folder = out or (encoder.parent if encoder.suffix == ".safetensors" else encoder) / "attention"
+    count = write_attention(loaded, image, folder, threshold=threshold, layer=layer, image_size=image_size)
+    print(f"{count:,} image{'s' if count > 1 else ''}: {folder / 'attention.png'}, and a folder for each")
+    if masks is not None:
+        print(f"{'Jaccard index':<16}{'mean map':>10}{'best head':>11}")
+        rows = overlaps(loaded, image, masks, threshold=threshold, layer=layer, image_size=image_size)
+        for weights, mean_map, best_head in rows:
+            print(f"{weights:<16}{mean_map:>10.3f}{best_head:>11.3f}")
+    return 0

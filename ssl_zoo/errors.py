@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 _SHOWN = 10
 
 
-def some(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
     """The first ten of `names` in a line, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ssl_zoo.backbones.external import PREFIX, pretrained_weights
 from ssl_zoo.backbones.resnet import ResNet
 from ssl_zoo.checkpoints import read_checkpoint
-from ssl_zoo.errors import some
+from ssl_zoo.errors import listed
 from ssl_zoo.nets import Backbone
 
 Weights = dict[str, Tensor]
@@ -61,7 +61,7 @@ def load_weights(backbone: Backbone, source: str | Path) -> list[str]:
     weights = {**counters, **weights}  # files of old lack them
     _check_names(name, weights, expected)
     if head:
-        notes.append(f"the head of {name} is left out: {some(head)}")
+        notes.append(f"the head of {name} is left out: {listed(head)}")
     resized = _resized(backbone, name, weights, expected)
     notes += [f"{key} of {name} is resized to {list(value.shape)}" for key, value in resized.items()]
     backbone.net.load_state_dict({**weights, **resized})
@@ -102,7 +102,7 @@ def _read(file: Path, notes: list[str]) -> Weights:
     if not (
         content and isinstance(content, Mapping) and all(isinstance(v, Tensor) for v in content.values())
     ):
-        held = some(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+        held = listed(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(
             f"{file} is no state dict of tensors, it holds {held or 'nothing'}; write one with "
             "torch.save(model.state_dict(), FILE); of a bench's cell give encoder.safetensors"
@@ -133,8 +133,8 @@ def _check_names(name: str, weights: Weights, expected: Weights) -> None:
     if missing or unexpected:
         raise ValueError(
             f"{name} does not fit the backbone, so nothing was loaded; give weights of the same network"
-            + (f"\n  missing in the file: {some(sorted(missing))}" if missing else "")
-            + (f"\n  unexpected in the file: {some(sorted(unexpected))}" if unexpected else "")
+            + (f"\n  missing in the file: {listed(sorted(missing))}" if missing else "")
+            + (f"\n  unexpected in the file: {listed(sorted(unexpected))}" if unexpected else "")
         )
 
 
@@ -153,5 +153,5 @@ def _resized(backbone: Backbone, name: str, weights: Weights, expected: Weights)
     stem = "up to 64 px its stem is 3x3: take image_size above 64, or timm's resnet of that name"
     raise ValueError(
         f"{name} has other shapes than the backbone, so nothing was loaded; "
-        f"{stem if small else 'give weights of the same network'}\n  {some(shapes)}"
+        f"{stem if small else 'give weights of the same network'}\n  {listed(shapes)}"
     )

@@ -145,6 +145,7 @@ def _page(folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
         "images_shown": shown,
         "own_images": bench.get("report_images") != "hide",
         "neighbours": galleries.neighbours(folder, rows, summaries) if shown else [],
+        "attention": galleries.attention(folder, rows, summaries) if shown else [],
         "views": views,
         "scale": 2 if max((view.width for view in views), default=0) < _SMALL else 1,
         "audit": _audit(rows),

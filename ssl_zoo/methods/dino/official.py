@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_zoo.checkpoints import read_checkpoint
-from ssl_zoo.errors import some
+from ssl_zoo.errors import listed
 from ssl_zoo.methods.dino.method import DINO
 
 Weights = dict[str, Tensor]
@@ -93,7 +93,7 @@ class OfficialCheckpoint(NamedTuple):
             )
             raise ValueError(
                 f"the checkpoint does not fit the method, so nothing was loaded; {advice}"
-                + "".join(f"\n  {what}: {some(names)}" for what, names in problems.items() if names)
+                + "".join(f"\n  {what}: {listed(names)}" for what, names in problems.items() if names)
             )
         for module, weights in parts.values():
             module.load_state_dict(weights)
@@ -150,7 +150,7 @@ def _linears(weights: Weights, prefix: str) -> list[Tensor]:
 
 def _network(file: Path, part: str, state: Any) -> Network:
     if not (state and isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())):
-        held = some(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+        held = listed(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
         raise ValueError(
             f"{part or 'the content'} of {file} is no state dict of tensors, it holds {held or 'nothing'}; "
             "give checkpoint.pth of main_dino.py, or a backbone's .pth"
@@ -161,7 +161,7 @@ def _network(file: Path, part: str, state: Any) -> Network:
     backbone = {key[9:]: value for key, value in weights.items() if key.startswith("backbone.")}
     head = {key[5:]: value for key, value in weights.items() if key.startswith("head.")}
     if other := [key for key in weights if not key.startswith(("backbone.", "head."))]:
-        raise ValueError(f"{file} has names of neither backbone nor head: {some(other)}")
+        raise ValueError(f"{file} has names of neither backbone nor head: {listed(other)}")
     return Network(backbone, {_HEAD.get(key, key): value for key, value in head.items()})
 
 
