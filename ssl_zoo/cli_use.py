@@ -14,6 +14,9 @@ def evaluate(
     labels: str | None = None,
     device: str = "auto",
     finetune: Annotated[bool, Parameter(negative="")] = False,
+    sgd_probe: Annotated[bool, Parameter(negative="")] = False,
+    n_last_blocks: int = 4,
+    avgpool_patch_tokens: Annotated[bool, Parameter(negative="")] = False,
     out: Path | None = None,
 ) -> int:
     """Evaluate what a bench has trained on other images or labels, without training; print a table.
@@ -22,6 +25,7 @@ def evaluate(
 
         ssl-zoo eval --encoder runs/first --data folder:photos --labels labels.csv
         ssl-zoo eval --encoder runs/first/cells/dino-seed0 --data cifar10 --finetune
+        ssl-zoo eval --encoder runs/first/cells/dino-seed0 --data cifar10 --sgd-probe --n-last-blocks 1
 
     Parameters
     ----------
@@ -37,6 +41,12 @@ def evaluate(
         auto, cpu, cuda or cuda:N.
     finetune
         Also train a copy of each encoder further with a linear head; takes minutes for each.
+    sgd_probe
+        Also train the DINO paper's linear probe: 100 epochs of SGD on the frozen features.
+    n_last_blocks
+        Of a ViT, how many blocks' class tokens that probe sees; the paper takes 4 for ViT-S, 1 for ViT-B.
+    avgpool_patch_tokens
+        Of a ViT, also show that probe the mean patch token, as the paper does for ViT-B.
     out
         The folder for results.json, results.csv and report.html; default `evaluations/<data>` beside the
         encoders.
@@ -44,10 +54,20 @@ def evaluate(
     from ssl_zoo.bench.config import DataConfig
     from ssl_zoo.bench.evaluate import evaluate_run
     from ssl_zoo.bench.progress import Progress
+    from ssl_zoo.evaluation.sgd_probe import LastBlocks
 
     progress = Progress()
     where = DataConfig(dir=str(data_dir) if data_dir else None, labels=labels)
-    results = evaluate_run(encoder, data, where, device=device, finetune=finetune, out=out, progress=progress)
+    results = evaluate_run(
+        encoder,
+        data,
+        where,
+        device=device,
+        finetune=finetune,
+        probe=LastBlocks(n_last_blocks, avgpool_patch_tokens) if sgd_probe else None,
+        out=out,
+        progress=progress,
+    )
     progress.show(results)
     return 0
 

@@ -44,6 +44,7 @@ _DETAILS = {
     "linear_balanced_accuracy": "balanced accuracy %",
     "map_at_r": "mAP@R %",
     "finetune_top1": "tuned top-1 %",
+    "sgd_probe_top1": "SGD probe top-1 %",
     **LABEL_FREE,
     "final_loss": "final loss",
     "steps": "steps",
