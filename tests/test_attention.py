@@ -250,7 +250,7 @@ def test_what_cannot_be_drawn_is_an_error(tmp_path, capsys):
 
 def test_the_report_shows_vits_and_only_where_images_may_be_shown(tmp_path, own_cache):
     data, folder = small_data(tmp_path / "data"), tmp_path / "run"
-    backbone = {"name": "vit_tiny", "depth": 1, "patch_size": 4}
+    backbone = {"name": "timm:vit_tiny_patch16_224", **SMALL}
     small_bench(folder, data, methods=["byol"], backbone=backbone)
     for label in ("byol", "random"):
         picture = opened(folder / "cells" / f"{label}-seed0" / "attention.png")
