@@ -220,6 +220,7 @@ def run_cell(cell: Path, /, *, attached: Annotated[bool, Parameter(negative="", 
 
 app.command(cli_use.evaluate, name="eval")
 app.command(cli_use.embed)
+app.command(cli_use.attention)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -14,6 +14,9 @@ def evaluate(
     labels: str | None = None,
     device: str = "auto",
     finetune: Annotated[bool, Parameter(negative="")] = False,
+    sgd_probe: Annotated[bool, Parameter(negative="")] = False,
+    n_last_blocks: int = 4,
+    avgpool_patch_tokens: Annotated[bool, Parameter(negative="")] = False,
     out: Path | None = None,
 ) -> int:
     """Evaluate what a bench has trained on other images or labels, without training; print a table.
@@ -22,6 +25,7 @@ def evaluate(
 
         ssl-zoo eval --encoder runs/first --data folder:photos --labels labels.csv
         ssl-zoo eval --encoder runs/first/cells/dino-seed0 --data cifar10 --finetune
+        ssl-zoo eval --encoder runs/first/cells/dino-seed0 --data cifar10 --sgd-probe --n-last-blocks 1
 
     Parameters
     ----------
@@ -37,6 +41,12 @@ def evaluate(
         auto, cpu, cuda or cuda:N.
     finetune
         Also train a copy of each encoder further with a linear head; takes minutes for each.
+    sgd_probe
+        Also train the DINO paper's linear probe: 100 epochs of SGD on the frozen features.
+    n_last_blocks
+        Of a ViT, how many blocks' class tokens that probe sees; the paper takes 4 for ViT-S, 1 for ViT-B.
+    avgpool_patch_tokens
+        Of a ViT, also show that probe the mean patch token, as the paper does for ViT-B.
     out
         The folder for results.json, results.csv and report.html; default `evaluations/<data>` beside the
         encoders.
@@ -44,10 +54,20 @@ def evaluate(
     from ssl_zoo.bench.config import DataConfig
     from ssl_zoo.bench.evaluate import evaluate_run
     from ssl_zoo.bench.progress import Progress
+    from ssl_zoo.evaluation.sgd_probe import LastBlocks
 
     progress = Progress()
     where = DataConfig(dir=str(data_dir) if data_dir else None, labels=labels)
-    results = evaluate_run(encoder, data, where, device=device, finetune=finetune, out=out, progress=progress)
+    results = evaluate_run(
+        encoder,
+        data,
+        where,
+        device=device,
+        finetune=finetune,
+        probe=LastBlocks(n_last_blocks, avgpool_patch_tokens) if sgd_probe else None,
+        out=out,
+        progress=progress,
+    )
     progress.show(results)
     return 0
 
@@ -97,4 +117,57 @@ def embed(
     place = resolve_device(device)
     count = embed_dataset(loaded, dataset, out, split=split, overwrite=overwrite, device=place)
     print(f"{count:,} vectors of {loaded.out_dim:,} numbers in {out}")
+    return 0
+
+
+def attention(
+    *,
+    encoder: Path,
+    image: Path,
+    threshold: float = 0.6,
+    layer: int = -1,
+    image_size: int | None = None,
+    masks: Path | None = None,
+    device: str = "auto",
+    out: Path | None = None,
+) -> int:
+    """Draw where a ViT looks: a map per head, their mean, the patches that hold most of it, a contact sheet.
+
+    Examples:
+
+        ssl-zoo attention --encoder runs/first/cells/dino-seed0 --image photo.jpg
+        ssl-zoo attention --encoder runs/first/cells/dino-seed0 --image photos --masks masks
+
+    Parameters
+    ----------
+    encoder
+        A cell's folder or an encoder.safetensors, of a ViT.
+    image
+        An image of any size, or a folder of them.
+    threshold
+        The share of the attention that the mask keeps.
+    layer
+        Which block: 0 is the first, -1 the last.
+    image_size
+        The shorter side in pixels that images are resized to; default the encoder's own.
+    masks
+        A folder with a mask for each image, of the same name: also print their overlap with the attention.
+    device
+        auto, cpu, cuda or cuda:N.
+    out
+        The folder for the pictures; default `attention` beside the encoder.
+    """
+    from ssl_zoo.evaluation.attention_files import overlaps, write_attention
+    from ssl_zoo.evaluation.encoder import load_encoder
+    from ssl_zoo.train import resolve_device
+
+    loaded = load_encoder(encoder).to(resolve_device(device))
+    folder = out or (encoder.parent if encoder.suffix == ".safetensors" else encoder) / "attention"
+    count = write_attention(loaded, image, folder, threshold=threshold, layer=layer, image_size=image_size)
+    print(f"{count:,} image{'s' if count > 1 else ''}: {folder / 'attention.png'}, and a folder for each")
+    if masks is not None:
+        print(f"{'Jaccard index':<16}{'mean map':>10}{'best head':>11}")
+        rows = overlaps(loaded, image, masks, threshold=threshold, layer=layer, image_size=image_size)
+        for weights, mean_map, best_head in rows:
+            print(f"{weights:<16}{mean_map:>10.3f}{best_head:>11.3f}")
     return 0

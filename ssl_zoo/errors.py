@@ -5,6 +5,15 @@ from difflib import get_close_matches
 
 from pydantic import BaseModel, ValidationError
 
+_SHOWN = 10
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first ten of `names` in a line, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
 
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> ValueError:
     """The error for a name that is none of `allowed`, with the nearest one."""

@@ -1,7 +1,7 @@
 """The rule by which the code blocks of our pages are run.
 
 A page runs from top to bottom in a folder of its own, which holds what `prepare` puts there. Names in
-capitals stand for what a reader has: PHOTOS, CLASSES, LABELS.csv, IMAGES.parquet, DATA, WEIGHTS.pth.
+capitals stand for what a reader has: PHOTOS, MASKS, CLASSES, LABELS.csv, IMAGES.parquet, DATA, WEIGHTS.pth.
 
 - A block whose first line is a comment that names a file, `# mine.py` or `# bench.yaml: what for`, is saved
   under that name.
@@ -25,6 +25,7 @@ import torchvision
 from made_command import run_here
 from made_data import write_parquet
 from made_photos import write_photos
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -97,13 +98,18 @@ def short(arguments: list[str]) -> list[str]:
 
 
 def prepare(folder: Path) -> None:
-    """What a reader has: a clone's examples, photos, labels, tables and weights."""
+    """What a reader has: a clone's examples, photos, masks, labels, tables and weights."""
     for name in ("examples", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
     photos = write_photos(folder / "CLASSES")
     (folder / "PHOTOS").mkdir()
+    (folder / "MASKS").mkdir()
     for photo in photos:
         shutil.copy(photo, folder / "PHOTOS")
+        with Image.open(photo) as image:
+            mask = Image.new("1", image.size)
+            mask.paste(1, (image.width // 4, image.height // 4, image.width // 2, image.height // 2))
+        mask.save(folder / "MASKS" / f"{photo.stem}.png")
     rows = [f"{photo.name},{photo.parent.name}" for photo in photos if int(photo.stem[-3:]) < 14]
     (folder / "LABELS.csv").write_text("\n".join(["path,label", *rows]) + "\n")
     images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)

@@ -61,6 +61,8 @@ def test_all_methods_are_asked_for_the_same_images(run):
     names = [alt.rpartition(" by ")[2] for alt in shown if alt.startswith("Rows of an image")]
     assert sorted(names) == ["byol", "dino", "random"]
     assert "The same held-out images for every method" in page.text
+    assert not list(run.glob("cells/*/attention.png"))  # a convnet has none
+    assert "Where the last block" not in page.text
 
 
 @pytest.mark.parametrize(

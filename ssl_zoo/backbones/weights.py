@@ -1,22 +1,21 @@
 """Weights from elsewhere, loaded strictly, under the names that timm and torchvision give them."""
 
-import argparse
 import hashlib
-import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import timm.models.eva as eva
 import timm.models.swin_transformer as swin
 import timm.models.vision_transformer as vit
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ssl_zoo.backbones.external import PREFIX, pretrained_weights
 from ssl_zoo.backbones.resnet import ResNet
+from ssl_zoo.checkpoints import read_checkpoint
+from ssl_zoo.errors import listed
 from ssl_zoo.nets import Backbone
 
 Weights = dict[str, Tensor]
@@ -38,7 +37,6 @@ _RESIZE: tuple[tuple[type[nn.Module], Callable[[Weights, Any], Weights]], ...] =
     (eva.Eva, eva.checkpoint_filter_fn),
     (swin.SwinTransformer, swin.checkpoint_filter_fn),
 )
-_SHOWN = 10
 
 
 def load_weights(backbone: Backbone, source: str | Path) -> list[str]:
@@ -63,7 +61,7 @@ def load_weights(backbone: Backbone, source: str | Path) -> list[str]:
     weights = {**counters, **weights}  # files of old lack them
     _check_names(name, weights, expected)
     if head:
-        notes.append(f"the head of {name} is left out: {_some(head)}")
+        notes.append(f"the head of {name} is left out: {listed(head)}")
     resized = _resized(backbone, name, weights, expected)
     notes += [f"{key} of {name} is resized to {list(value.shape)}" for key, value in resized.items()]
     backbone.net.load_state_dict({**weights, **resized})
@@ -95,22 +93,16 @@ def _read(file: Path, notes: list[str]) -> Weights:
     if not file.is_file():
         raise FileNotFoundError(f"no weights at {file}; give timm:NAME or a .safetensors, .pt or .pth file")
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        with torch.serialization.safe_globals([argparse.Namespace]):  # DINO and timm keep their arguments
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{file} cannot be read as tensors, and anything else could run code; write the weights with "
-            f"torch.save(model.state_dict(), FILE): {str(error).partition(chr(10))[0]}"
-        ) from error
+        content = load_file(file) if file.suffix == ".safetensors" else read_checkpoint(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file} cannot be read as safetensors; copy it again: {error}") from error
     while nested := next((key for key in _NESTED if isinstance(_get(content, key), Mapping)), None):
         content = content[nested]
         notes.append(f"of {file} the part {nested!r} is taken")
     if not (
         content and isinstance(content, Mapping) and all(isinstance(v, Tensor) for v in content.values())
     ):
-        held = _some(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
+        held = listed(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(
             f"{file} is no state dict of tensors, it holds {held or 'nothing'}; write one with "
             "torch.save(model.state_dict(), FILE); of a bench's cell give encoder.safetensors"
@@ -141,8 +133,8 @@ def _check_names(name: str, weights: Weights, expected: Weights) -> None:
     if missing or unexpected:
         raise ValueError(
             f"{name} does not fit the backbone, so nothing was loaded; give weights of the same network"
-            + (f"\n  missing in the file: {_some(sorted(missing))}" if missing else "")
-            + (f"\n  unexpected in the file: {_some(sorted(unexpected))}" if unexpected else "")
+            + (f"\n  missing in the file: {listed(sorted(missing))}" if missing else "")
+            + (f"\n  unexpected in the file: {listed(sorted(unexpected))}" if unexpected else "")
         )
 
 
@@ -161,11 +153,5 @@ def _resized(backbone: Backbone, name: str, weights: Weights, expected: Weights)
     stem = "up to 64 px its stem is 3x3: take image_size above 64, or timm's resnet of that name"
     raise ValueError(
         f"{name} has other shapes than the backbone, so nothing was loaded; "
-        f"{stem if small else 'give weights of the same network'}\n  {_some(shapes)}"
+        f"{stem if small else 'give weights of the same network'}\n  {listed(shapes)}"
     )
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -16,6 +16,8 @@ from ssl_zoo.data.loading import fitted_images
 from ssl_zoo.data.splits import Roles
 from ssl_zoo.draws import permutation
 from ssl_zoo.evaluation import score
+from ssl_zoo.evaluation.attention import attention_maps, has_attention
+from ssl_zoo.evaluation.attention_files import Looked, contact_sheet
 from ssl_zoo.evaluation.encoder import Encoder
 from ssl_zoo.evaluation.finetune import finetune
 from ssl_zoo.evaluation.spread import view_alignment
@@ -24,6 +26,8 @@ _QUERIES = 6
 _NEIGHBOURS = 6
 _THUMB = 48  # px
 _WHITE = 255
+_TILE = 64  # px
+_THRESHOLD = 0.6  # of the attention, as the paper keeps
 
 
 def assess(
@@ -38,8 +42,9 @@ def assess(
     seed: int,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Every score of an encoder, where it lies; writes `neighbours.png` into `folder`.
+    """Every score of an encoder, where it lies; writes `neighbours.png` and of a ViT `attention.png`.
 
+    The pictures go into `folder`.
     `flip` says whether mirrored images mean the same; `finetuned` asks for `finetune` from `seed` as well;
     photos are decoded by `workers` processes.
     Raises as `score` does.
@@ -58,6 +63,8 @@ def assess(
     views = adapt(SHARED_VIEWS, encoder.image_size, grey=parts.test.grey, flip=flip)
     scores["alignment"] = view_alignment(encoder, parts.test, views, workers=workers)
     _save_neighbours(test_x, parts.test, folder / "neighbours.png")
+    if has_attention(encoder.backbone):
+        _save_attention(encoder, parts.test, folder / "attention.png")
     if finetuned and parts.train.labels is not None:
         device = str(next(encoder.parameters()).device)
         scores |= finetune(
@@ -82,3 +89,12 @@ def _save_neighbours(x: Tensor, split: Split, file: Path) -> None:
     )
     gap = torch.full((3, left.shape[1], _THUMB // 4), _WHITE, dtype=torch.uint8)
     to_pil_image(torch.cat([left, gap, right], 2)).save(file)
+
+
+def _save_attention(encoder: Encoder, split: Split, file: Path) -> None:
+    """Write a row for each image that `_save_neighbours` asks for: it, and what the encoder looks at."""
+    queries = permutation(len(split), 0)[:_QUERIES]
+    images = fitted_images(split.images, queries, encoder.image_size)
+    maps = attention_maps(encoder, images)
+    rows = [Looked(str(query), *pair) for query, *pair in zip(queries.tolist(), images, maps, strict=True)]
+    contact_sheet(rows, _THRESHOLD, _TILE).save(file)

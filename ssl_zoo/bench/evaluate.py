@@ -20,6 +20,7 @@ from ssl_zoo.bench.results import FIELDS, Results, judge
 from ssl_zoo.data.datasets import Dataset
 from ssl_zoo.data.splits import evaluated_on, roles
 from ssl_zoo.evaluation.encoder import load_encoder
+from ssl_zoo.evaluation.sgd_probe import LastBlocks, sgd_probe
 from ssl_zoo.train import resolve_device
 
 logger = logging.getLogger(__name__)
@@ -42,11 +43,13 @@ def evaluate_run(
     *,
     device: str = "auto",
     finetune: bool = False,
+    probe: LastBlocks | None = None,
     out: Path | None = None,
     progress: Progress,
 ) -> Results:
     """Evaluate every finished encoder of `run`, a bench or cell folder or a file, on `source`.
 
+    `finetune` asks for `finetune` as well, `probe` for `sgd_probe` on what it names.
     Writes the results, in the format of a bench, to `out`; None: `evaluations/<source>` beside the
     encoders. k, temperature and primary metric are the run's. Raises FileNotFoundError if there is no
     encoder, ValueError for an `out` that holds a bench, and what `create_dataset` raises.
@@ -69,7 +72,10 @@ def evaluate_run(
         cell.mkdir(parents=True, exist_ok=True)
         encoder = load_encoder(trained.file).to(place)
         asked = trained.cell.shared if trained.cell else EvaluationConfig()
-        scores = assess(
+        probed: dict[str, float] = {}
+        if probe and parts.train.labels is not None:  # first, for what it cannot do it says at once
+            probed = sgd_probe(encoder, parts.train, parts.test, probe, seed=row["seed"], device=str(place))
+        scores = probed | assess(
             encoder,
             parts,
             cell,
@@ -87,6 +93,9 @@ def evaluate_run(
         del summary["pretrain"]
     write_text(folder / "splits.json", json.dumps(summary, indent=1))
     notes = [*dataset.notes, *missing]
+    if probe:
+        patches = " and its mean patch token" if probe.avgpool_patch_tokens else ""
+        notes.append(f"SGD probe of a ViT: class tokens of its last {probe.n_last_blocks} blocks{patches}")
     terms = _terms(home, found, rows, encoder.image_size, place)
     terms |= {"eval_data": short_name(source), "evaluation_of": str(run), "notes": notes}
     results = Results(folder, terms, rows)

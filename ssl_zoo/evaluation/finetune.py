@@ -13,7 +13,7 @@ from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.draws import seed_from
 from ssl_zoo.evaluation.encoder import Encoder
 from ssl_zoo.evaluation.features import extract
-from ssl_zoo.evaluation.knn import check_labels, top_accuracy
+from ssl_zoo.evaluation.knn import check_labelled, top_accuracy
 from ssl_zoo.evaluation.linear import balanced_accuracy
 from ssl_zoo.method import Augment, ViewSpec
 from ssl_zoo.nets import Backbone
@@ -47,15 +47,8 @@ def finetune(
     Raises ValueError for missing labels, labels of one class or splits of different classes,
     FloatingPointError when the loss is no longer finite.
     """
-    if train.labels is None or test.labels is None:
-        raise ValueError("fine-tuning needs labels in train and test; give splits that have them")
-    if train.classes != test.classes:
-        raise ValueError(f"train has classes {train.classes}, test {test.classes}; give both the same")
+    train_y, test_y = check_labelled(train, test)
     classes = len(train.classes)
-    check_labels("train", train.labels, classes)
-    check_labels("test", test.labels, classes)
-    if int(train.labels.min()) == int(train.labels.max()):
-        raise ValueError(f"all {len(train)} labels of train are one class; label images of another one")
     if not isinstance(encoder, Encoder):
         encoder = Encoder(encoder, train.largest_side)
     batch_size = batch_size or max(2, min(128, len(train) // 4))
@@ -77,7 +70,7 @@ def finetune(
         for step, views in zip(steps, loaded, strict=True):
             torch.manual_seed(seed_from(seed, 1, step))  # dropout
             set_schedule(optimizer, config, step / total)
-            labels = train.labels[views.index.cpu()].to(place)
+            labels = train_y[views.index.cpu()].to(place)
             with torch.autocast(place.type, enabled=False):
                 loss = F.cross_entropy(model(encoder.from_views(views.global_crops[0])), labels)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -96,9 +89,9 @@ def finetune(
         std=encoder.std,
     )
     return {
-        "finetune_top1": top_accuracy(scores, test.labels, 1, floor=-torch.inf),
-        "finetune_top5": top_accuracy(scores, test.labels, 5, floor=-torch.inf),
-        "finetune_balanced_accuracy": balanced_accuracy(scores, test.labels),
+        "finetune_top1": top_accuracy(scores, test_y, 1, floor=-torch.inf),
+        "finetune_top5": top_accuracy(scores, test_y, 5, floor=-torch.inf),
+        "finetune_balanced_accuracy": balanced_accuracy(scores, test_y),
     }
 
 

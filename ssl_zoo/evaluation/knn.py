@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ssl_zoo.data.datasets import Split
 from ssl_zoo.draws import permutation
 from ssl_zoo.evaluation.search import search
 
@@ -79,6 +80,22 @@ def choose_k(
 
 def _some(index: Tensor, most: int) -> Tensor:
     return index if len(index) <= most else index[permutation(len(index), 0)[:most]]
+
+
+def check_labelled(train: Split, test: Split) -> tuple[Tensor, Tensor]:
+    """The labels [N] and [M] of two splits that something is trained and scored on.
+
+    Raises ValueError for missing labels, labels of one class, and splits of different classes.
+    """
+    if train.labels is None or test.labels is None:
+        raise ValueError("training on labels needs labels in train and test; give splits that have them")
+    if train.classes != test.classes:
+        raise ValueError(f"train has classes {train.classes}, test {test.classes}; give both the same")
+    check_labels("train", train.labels, len(train.classes))
+    check_labels("test", test.labels, len(train.classes))
+    if int(train.labels.min()) == int(train.labels.max()):
+        raise ValueError(f"all {len(train)} labels of train are one class; label images of another one")
+    return train.labels, test.labels
 
 
 def check_labels(name: str, labels: Tensor, num_classes: int) -> None:

@@ -1,4 +1,4 @@
-"""The pictures of a bench: crops as the methods saw them, and nearest neighbours in their features."""
+"""The pictures of a bench: crops as the methods saw them, nearest neighbours in their features, attention."""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -40,8 +40,12 @@ def crops(folder: Path, rows: Sequence[Row], summaries: Sequence[Summary]) -> li
 
 def neighbours(folder: Path, rows: Sequence[Row], summaries: Sequence[Summary]) -> list[Picture]:
     """Of each label, untrained ones too, the neighbours of a few images; none that was not kept."""
-    pictures = [_picture(folder, rows, item, "neighbours.png", "") for item in summaries]
-    return [picture for picture in pictures if picture.uri]
+    return _kept(folder, rows, summaries, "neighbours.png")
+
+
+def attention(folder: Path, rows: Sequence[Row], summaries: Sequence[Summary]) -> list[Picture]:
+    """Of each label whose encoder is a ViT, untrained ones too, where it looks in the same images."""
+    return _kept(folder, rows, summaries, "attention.png")
 
 
 def cell(folder: Path, row: Row) -> Path:
@@ -52,6 +56,11 @@ def cell(folder: Path, row: Row) -> Path:
 def _views_per_image(item: Summary) -> str:
     per_image = item.costs.get("views_seen", 0) / (item.costs.get("images_seen") or 1)
     return f"{quantity(per_image)} views of every image" if per_image else ""
+
+
+def _kept(folder: Path, rows: Sequence[Row], summaries: Sequence[Summary], name: str) -> list[Picture]:
+    pictures = [_picture(folder, rows, item, name, "") for item in summaries]
+    return [picture for picture in pictures if picture.uri]
 
 
 def _picture(folder: Path, rows: Sequence[Row], item: Summary, name: str, caption: str) -> Picture:

@@ -22,6 +22,7 @@ TITLES = {
     "linear_balanced_accuracy": "linear balanced accuracy",
     "map_at_r": "mAP@R",
     "finetune_top1": "tuned top-1",
+    "sgd_probe_top1": "SGD probe top-1",
 }
 """Metrics that need labels, shares in [0, 1]."""
 LABEL_FREE = {

@@ -26,7 +26,7 @@ from ssl_zoo.bench.report.words import count, points, sentence
 
 MISSING = "-"
 _METRICS = ("knn_top1", "linear_top1", "map_at_r")
-_TUNED = "finetune_top1"  # a column only where it was measured
+_ASKED = ("finetune_top1", "sgd_probe_top1")  # a column only where it was measured
 _DIGITS = {"feature_std": 3, "rankme": 1, "alignment": 3, "uniformity": 2}
 
 
@@ -54,10 +54,10 @@ def grid(summaries: Sequence[Summary], primary_metric: str) -> Grid:
     Where nothing has labels, what is measured without them takes the place of the scores.
     """
     metrics = list(dict.fromkeys([primary_metric, *_METRICS]))
-    tuned = [_TUNED] if any(_TUNED in item.scores for item in summaries) else []
+    asked = [metric for metric in _ASKED if any(metric in item.scores for item in summaries)]
     best = {}
     if can_rank(summaries):
-        for metric in [*metrics, *tuned]:
+        for metric in [*metrics, *asked]:
             best[metric] = max((s.scores[metric].mean for s in summaries if metric in s.scores), default=None)
 
     def score(metric: str, item: Summary) -> Cell:
@@ -83,7 +83,7 @@ def grid(summaries: Sequence[Summary], primary_metric: str) -> Grid:
         columns["over random"] = lambda item: Cell(points(item.gain.mean) if item.gain else MISSING)
         columns |= {**dict(rest), "RankMe": partial(measure, "rankme")}
     columns["verdict"] = lambda item: Cell(item.verdict)
-    columns |= {_percent(metric): partial(score, metric) for metric in tuned}
+    columns |= {_percent(metric): partial(score, metric) for metric in asked}
     columns |= {
         "images seen": partial(cost, "images_seen"),
         "seconds": partial(cost, "train_seconds"),
