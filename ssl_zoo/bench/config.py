@@ -89,7 +89,7 @@ class RunConfig(Section):
     executor: Literal["local", "inline"] = "local"
     threads: Count | None = None
     workers: Annotated[int, Field(ge=0)] | None = None
-    on_collapse: Literal["warn"] = "warn"
+    on_collapse: Literal["warn", "stop"] = "warn"
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
     log_every: Count = 20
 

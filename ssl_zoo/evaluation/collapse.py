@@ -1,29 +1,44 @@
-"""Collapse: measures of how much of the feature space is used, and the verdict drawn from them."""
+"""Collapse: how much of the feature space is used, the verdict and the cause drawn from it, and an alarm."""
 
-import math
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from ssl_zoo import nets
 from ssl_zoo.draws import permutation
 
 Verdict = Literal["healthy", "dimensional", "complete", "diverged", "undecided"]
+Cause = Literal["uniform", "one-dimension"]
 
 _COMPLETE_STD = 0.01
 _DIMENSIONAL_SHARE = 0.25
 _DECIDED_STEPS = 100
 _RANKME_FEATURES = 10_000
+_UNIFORM = 0.02  # nats
+_ONE_DIMENSION = 0.1  # of ln K
+_PATIENCE = 3  # logged records
+
+_WORDS = {
+    "complete": "all images give nearly one vector. Lower optim.lr, or raise the momentum of the target "
+    "network, which must be a copy and not the trained network itself",
+    "dimensional": "the features fill under a quarter of the untrained backbone's dimensions. Lower optim.lr "
+    "or optim.weight_decay, or train longer",
+    "diverged": "loss or features are no longer finite. Lower optim.lr, or set optim.clip",
+    "uniform": "the teacher gives every prototype the same share, so nothing is left to learn: sharpening is "
+    "missing. Lower the teacher's temperature, well below the student's, or use fewer prototypes",
+    "one-dimension": "the teacher gives every image to the same few prototypes: centering is missing. Center "
+    "the teacher's outputs, by their mean with a momentum of 0.9 or by Sinkhorn-Knopp",
+}
 
 
 def feature_std(x: Tensor) -> float:
     """Mean deviation of L2-normalised features `x` [N, D], times sqrt(D): 0 if constant, 1 if isotropic.
 
-    From Chen & He 2021 (SimSiam), figure 2. Features with a common offset, as after a ReLU, lie below 1.
+    `nets.feature_std` in double precision.
     """
-    deviation = F.normalize(x.double()).std(dim=0, correction=0)
-    return deviation.mean().item() * math.sqrt(x.shape[1])
+    return nets.feature_std(x.double()).item()
 
 
 def rankme(x: Tensor) -> float:
@@ -63,3 +78,50 @@ def collapse_verdict(
     if random_rankme is not None and rankme < _DIMENSIONAL_SHARE * random_rankme:
         return "dimensional"
     return "healthy" if steps >= _DECIDED_STEPS else "undecided"
+
+
+def collapse_cause(metrics: Mapping[str, Any]) -> Cause | None:
+    """How a method's prototypes collapsed, from the metrics that it logs; None: not, or it has none.
+
+    A method has prototypes if it logs, in nats, `teacher_entropy`, the mean entropy h of its targets, `kl`
+    from them to the predictions, `batch_entropy`, the entropy of the mean target, and `uniform_entropy`,
+    ln K.
+    `uniform`: h within 0.02 of ln K and kl below 0.02. `one-dimension`: h and batch_entropy both below a
+    tenth of ln K; a low h alone is a healthy, sharp teacher.
+    """
+    named = [metrics.get(name) for name in ("teacher_entropy", "kl", "batch_entropy", "uniform_entropy")]
+    if any(value is None for value in named):
+        return None
+    entropy, kl, batch_entropy, uniform = named
+    if uniform - entropy < _UNIFORM and kl < _UNIFORM:
+        return "uniform"
+    if max(entropy, batch_entropy) < _ONE_DIMENSION * uniform:
+        return "one-dimension"
+    return None
+
+
+def explain_collapse(sign: Verdict | Cause) -> str:
+    """What a verdict or cause means and what to do about it; empty for a healthy or undecided run."""
+    return _WORDS.get(sign, "")
+
+
+class Alarm:
+    """Notices, once, that a collapse sets in, from the logged records of a running training.
+
+    `sign` is a cause, or "complete" where a metric named `*_std`, the deviation of a network's outputs, fell
+    below 0.01; it counts once three records in a row show it.
+    """
+
+    def __init__(self) -> None:
+        self.sign: Literal["complete"] | Cause | None = None
+        self._seen: list[Literal["complete"] | Cause | None] = []
+
+    def see(self, record: Mapping[str, Any]) -> bool:
+        """Whether a collapse set in with this record."""
+        std = [value for name, value in record.items() if name.endswith("_std")]
+        now = collapse_cause(record) or ("complete" if min(std, default=1.0) < _COMPLETE_STD else None)
+        self._seen = [*self._seen, now][-_PATIENCE:]
+        if self.sign or now is None or self._seen != [now] * _PATIENCE:
+            return False
+        self.sign = now
+        return True

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ssl_zoo.bench.report.words import is_number, points, reason
 from ssl_zoo.bench.statistics import Interval, mean_interval, paired_interval
+from ssl_zoo.evaluation.collapse import explain_collapse
 
 Row = Mapping[str, Any]
 
@@ -234,7 +235,7 @@ def _points_over(item: Summary, reference: Summary) -> float:
 
 
 def remarks(rows: Sequence[Row], primary_metric: str) -> list[str]:
-    """What did not finish and why, a sentence per run, and which methods ended below where they started."""
+    """What did not finish and why, which runs collapsed, and which methods ended below where they started."""
     unfinished = [
         f"{row['label']} seed {row['seed']} {row['status']}: {reason(row.get('error'), row['status'])}"
         for row in rows
@@ -249,4 +250,20 @@ def remarks(rows: Sequence[Row], primary_metric: str) -> list[str]:
         for item in _scored(summaries)
         if round(gained := _points_over(item, start), 1) < 0
     ]
-    return unfinished + worse
+    return unfinished + [_collapse(row) for row in rows if _signs(row)] + worse
+
+
+def _signs(row: Row) -> list[str]:
+    """What the features and the prototypes of a run say of its collapse."""
+    signs = (row.get("collapse_verdict"), row.get("collapse_cause"))
+    return [sign for sign in signs if sign and explain_collapse(sign)]
+
+
+def _collapse(row: Row) -> str:
+    ended = f" was ended at step {row['steps']}" if row.get("status") == "collapsed" else ""
+    features = row.get("collapse_verdict")
+    words = [
+        f"{'features' if sign == features else 'prototypes'} {sign}, {explain_collapse(sign)}"
+        for sign in _signs(row)
+    ]
+    return f"{row['label']} seed {row['seed']}{ended}: {'; '.join(words)}"
