@@ -75,12 +75,13 @@ class Branch(nn.Module, Generic[Head]):
         if local_crops is not None:
             with batch_statistics_only(self.backbone):
                 features.append(self.backbone(local_crops.flatten(0, 1)))
-        return torch.cat(features).unflatten(0, (-1, global_crops.shape[1]))
+        out = torch.cat(features)
+        return out.view(-1, global_crops.shape[1], out.shape[-1])
 
     def project(self, features: Tensor) -> Tensor:
         """The head over all views in one pass: features [V, B, out_dim] -> [V, B, D]."""
         out: Tensor = self.head(features.flatten(0, 1))
-        return out.unflatten(0, features.shape[:2])
+        return out.view(*features.shape[:2], -1)
 
 
 @contextmanager

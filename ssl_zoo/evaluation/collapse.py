@@ -1,7 +1,7 @@
 """Collapse: how much of the feature space is used, the verdict and the cause drawn from it, and an alarm."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -80,7 +80,7 @@ def collapse_verdict(
     return "healthy" if steps >= _DECIDED_STEPS else "undecided"
 
 
-def collapse_cause(metrics: Mapping[str, Any]) -> Cause | None:
+def collapse_cause(metrics: Mapping[str, float]) -> Cause | None:
     """How a method's prototypes collapsed, from the metrics that it logs; None: not, or it has none.
 
     A method has prototypes if it logs, in nats, `teacher_entropy`, the mean entropy h of its targets, `kl`
@@ -89,18 +89,17 @@ def collapse_cause(metrics: Mapping[str, Any]) -> Cause | None:
     `uniform`: h within 0.02 of ln K and kl below 0.02. `one-dimension`: h and batch_entropy both below a
     tenth of ln K; a low h alone is a healthy, sharp teacher.
     """
-    named = [metrics.get(name) for name in ("teacher_entropy", "kl", "batch_entropy", "uniform_entropy")]
-    if any(value is None for value in named):
+    if not metrics.keys() >= {"teacher_entropy", "kl", "batch_entropy", "uniform_entropy"}:
         return None
-    entropy, kl, batch_entropy, uniform = named
+    entropy, uniform, kl = metrics["teacher_entropy"], metrics["uniform_entropy"], metrics["kl"]
     if uniform - entropy < _UNIFORM and kl < _UNIFORM:
         return "uniform"
-    if max(entropy, batch_entropy) < _ONE_DIMENSION * uniform:
+    if max(entropy, metrics["batch_entropy"]) < _ONE_DIMENSION * uniform:
         return "one-dimension"
     return None
 
 
-def explain_collapse(sign: Verdict | Cause) -> str:
+def explain_collapse(sign: str) -> str:
     """What a verdict or cause means and what to do about it; empty for a healthy or undecided run."""
     return _WORDS.get(sign, "")
 
@@ -116,7 +115,7 @@ class Alarm:
         self.sign: Literal["complete"] | Cause | None = None
         self._seen: list[Literal["complete"] | Cause | None] = []
 
-    def see(self, record: Mapping[str, Any]) -> bool:
+    def see(self, record: Mapping[str, float]) -> bool:
         """Whether a collapse set in with this record."""
         std = [value for name, value in record.items() if name.endswith("_std")]
         now = collapse_cause(record) or ("complete" if min(std, default=1.0) < _COMPLETE_STD else None)

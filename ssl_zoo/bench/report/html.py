@@ -146,9 +146,7 @@ def _page(folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
         "curves": curves,
         "metric_names": names,
         "prototypes": prototypes,
-        "prototype_labels": [
-            label for label in logs if "kl" in figures.metric_names(list(logs[label].values()))
-        ],
+        "prototype_labels": [label for label, seeds in logs.items() if _has_prototypes(seeds)],
         "figures": {"scores": scores, "curves": curves, "prototypes": prototypes},
         "points": figures.POINTS,
         "evaluation": bench.get("evaluation_of"),
@@ -204,10 +202,13 @@ def _logs(folder: Path, rows: Sequence[Row]) -> Logs:
 
 def _prototypes(logs: Logs, tone: Mapping[str, str]) -> list[figures.Figure]:
     """Entropy of the targets and divergence from them, all methods with prototypes in one chart each."""
-    drawn = (
-        figures.overlay_figure(logs, name, "uniform_entropy", tone) for name in ("teacher_entropy", "kl")
-    )
-    return [figure for figure in drawn if figure]
+    logs = {label: seeds for label, seeds in logs.items() if _has_prototypes(seeds)}
+    entropy = figures.overlay_figure(logs, "teacher_entropy", tone, ceiling="uniform_entropy")
+    return [figure for figure in (entropy, figures.overlay_figure(logs, "kl", tone)) if figure]
+
+
+def _has_prototypes(seeds: Mapping[int, figures.Logged]) -> bool:
+    return {"teacher_entropy", "kl", "uniform_entropy"} <= set(figures.metric_names(list(seeds.values())))
 
 
 def _curves(logs: Logs, tone: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[str]]:
