@@ -1,7 +1,7 @@
 """How often the verdict, the cause and the alarm of collapse are wrong: short real runs, judged by k-NN.
 
-SSL_ZOO_DATA=DATA python benchmarks/false_alarms.py    ten minutes; writes benchmarks/results/false-alarms.json
-python benchmarks/false_alarms.py --render             writes the table of docs/collapse.md anew
+SSL_ZOO_DATA=DATA python benchmarks/false_alarms.py trains for ten minutes and stores what it found in
+benchmarks/results/; with --render it only writes the table of docs/collapse.md anew.
 """
 
 import copy
@@ -64,7 +64,14 @@ def run(dataset: str, label: str, seed: int) -> dict[str, Any]:
             alarmed.append(int(record["step"]))
 
     last = fit(
-        method, train, budget={"steps": STEPS}, batch_size=BATCH, seed=seed, device="cpu", on_log=on_log, log_every=5
+        method,
+        train,
+        budget={"steps": STEPS},
+        batch_size=BATCH,
+        seed=seed,
+        device="cpu",
+        on_log=on_log,
+        log_every=5,
     ).metrics
     scores = _scores(method.encoder, train, test, size)
     verdict = collapse_verdict(
@@ -120,29 +127,68 @@ def render(page: str, stored: dict[str, Any]) -> str:
 
 def table(runs: list[dict[str, Any]]) -> str:
     """Counts in a sentence, then a row per run."""
+    header = [
+        "data",
+        "run",
+        "seed",
+        "k-NN %",
+        "random %",
+        "feature std",
+        "RankMe",
+        "random",
+        "ln K - h",
+        "KL",
+        "verdict",
+        "cause",
+        "alarm",
+    ]
+    numbers = header.index("verdict")
+    rule = ["---:" if 2 <= column < numbers else "---" for column in range(len(header))]
+    lines = [f"| {' | '.join(cells)} |" for cells in (header, rule, *map(_cells, runs))]
+    return "\n".join([counts(runs), "", *lines]) + "\n"
+
+
+def counts(runs: list[dict[str, Any]]) -> str:
+    """How many runs were judged wrongly."""
     healthy = [row for row in runs if row["label"] in SETTINGS and row["knn_top1"] >= row["random_knn_top1"]]
     broken = [row for row in runs if row["label"] in BROKEN]
-    doubtful = len(runs) - len(healthy) - len(broken)
-    lines = [
-        f"Healthy by k-NN, not below the untrained backbone: {len(healthy)} runs. False verdicts: "
-        f"{sum(row['collapse_verdict'] != 'healthy' for row in healthy)}, false causes: "
-        f"{sum(row['collapse_cause'] is not None for row in healthy)}, false alarms during training: "
-        f"{sum(row['alarm'] is not None for row in healthy)}. Meant to be healthy but below the untrained backbone, "
-        f"and not counted: {doubtful}. Broken on purpose: {len(broken)}, of which the cause names "
-        f"{sum(row['collapse_cause'] is not None for row in broken)} and the alarm "
-        f"{sum(row['alarm'] is not None for row in broken)}.",
-        "",
-        "| data | run | seed | k-NN % | random % | feature std | RankMe | random | verdict | cause | alarm |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---|---|---|",
+
+    def told(rows: list[dict[str, Any]]) -> list[int]:
+        verdicts = sum(row["collapse_verdict"] != "healthy" for row in rows)
+        return [
+            verdicts,
+            *(sum(row[name] is not None for row in rows) for name in ("collapse_cause", "alarm")),
+        ]
+
+    false, found = told(healthy), told(broken)
+    return (
+        f"{len(healthy)} healthy runs, by k-NN not below the untrained backbone: {false[0]} false verdicts, "
+        f"{false[1]} false causes, {false[2]} false alarms during training. {len(broken)} runs broken on "
+        f"purpose: {found[1]} causes named, {found[2]} alarms, {found[0]} verdicts other than healthy. "
+        f"{len(runs) - len(healthy) - len(broken)} ended below the untrained backbone and are not counted."
+    )
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    logged, gap, kl = row["metrics"], "-", "-"
+    if "kl" in logged:
+        gap = f"{logged['uniform_entropy'] - logged['teacher_entropy']:.3f}"
+        kl = f"{logged['kl']:.3f}"
+    return [
+        row["dataset"],
+        row["label"],
+        str(row["seed"]),
+        f"{100 * row['knn_top1']:.1f}",
+        f"{100 * row['random_knn_top1']:.1f}",
+        f"{row['feature_std']:.3f}",
+        f"{row['rankme']:.1f}",
+        f"{row['random_rankme']:.1f}",
+        gap,
+        kl,
+        row["collapse_verdict"],
+        row["collapse_cause"] or "-",
+        f"{row['alarm']}, step {row['alarm_step']}" if row["alarm"] else "-",
     ]
-    for row in runs:
-        alarm = f"{row['alarm']}, step {row['alarm_step']}" if row["alarm"] else "-"
-        lines.append(
-            f"| {row['dataset']} | {row['label']} | {row['seed']} | {100 * row['knn_top1']:.1f} "
-            f"| {100 * row['random_knn_top1']:.1f} | {row['feature_std']:.3f} | {row['rankme']:.1f} "
-            f"| {row['random_rankme']:.1f} | {row['collapse_verdict']} | {row['collapse_cause'] or '-'} | {alarm} |"
-        )
-    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -151,8 +197,12 @@ def main() -> None:
     runs = []
     for dataset, label, seed in wanted:
         runs.append(run(dataset, label, seed))
-        print(table(runs[-1:]).splitlines()[-1], flush=True)
-    environment = {"python": platform.python_version(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+        print(" | ".join(_cells(runs[-1])), flush=True)
+    environment = {
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
     environment |= {package: version(package) for package in ("ssl-zoo", "torch")}
     made = {"command": "python benchmarks/false_alarms.py", "environment": environment}
     made |= {"images": IMAGES, "batch_size": BATCH, "steps": STEPS, "backbone": f"resnet8, width {WIDTH}"}
