@@ -1,4 +1,4 @@
-"""Collapse: cause and alarm on constructed logits, in real short runs, in a bench and in its report."""
+"""Collapse: cause and alarm on constructed logits and in real short runs."""
 
 import math
 
@@ -94,7 +94,8 @@ UNIFORM = {
     "teacher_std": 0.4,
 }
 HEALTHY = UNIFORM | {"teacher_entropy": 2.0, "kl": 1.0}
-CONSTANT = HEALTHY | {"teacher_std": 0.001}
+SAME_VECTOR = HEALTHY | {"teacher_std": 0.001}
+SAME_TARGETS = HEALTHY | {"batch_entropy": 2.01}
 
 
 def alarms(*records: dict[str, float]) -> tuple[list[bool], str | None]:
@@ -105,13 +106,21 @@ def alarms(*records: dict[str, float]) -> tuple[list[bool], str | None]:
 def test_alarm_rings_once_at_the_third_record_in_a_row() -> None:
     assert alarms(HEALTHY, *[UNIFORM] * 5) == ([False, False, False, True, False, False], "uniform")
     assert alarms(UNIFORM, UNIFORM, HEALTHY, UNIFORM, UNIFORM) == ([False] * 5, None)
-    assert alarms(UNIFORM, CONSTANT, CONSTANT) == ([False] * 3, None)
-    assert alarms(*[CONSTANT] * 3)[1] == "complete"
+    assert alarms(UNIFORM, SAME_VECTOR, SAME_VECTOR) == ([False] * 3, None)
+    assert alarms(*[SAME_VECTOR] * 3)[1] == "complete"
     assert alarms(*[{"key_std": 0.2, "loss": 0.001}] * 9)[1] is None
 
 
+def test_same_targets_for_all_images_ring_after_ten_records() -> None:
+    assert alarms(*[SAME_TARGETS] * 9)[1] is None
+    assert alarms(*[SAME_TARGETS] * 12) == ([False] * 9 + [True, False, False], "constant")
+    assert alarms(*[SAME_TARGETS, SAME_TARGETS, UNIFORM] * 4)[1] == "constant"
+    assert alarms(*[SAME_TARGETS] * 9, HEALTHY, *[SAME_TARGETS] * 9)[1] is None
+    assert alarms(*[SAME_TARGETS] * 5, *[UNIFORM] * 3)[1] == "uniform"
+
+
 def test_every_sign_is_explained_and_health_is_not() -> None:
-    for sign in ("complete", "dimensional", "diverged", "uniform", "one-dimension"):
+    for sign in ("complete", "dimensional", "diverged", "uniform", "one-dimension", "constant"):
         assert ". " in explain_collapse(sign)  # what it is. What to do
     assert not explain_collapse("healthy")
     assert not explain_collapse("undecided")
@@ -151,8 +160,10 @@ def test_without_sharpening_the_teacher_becomes_uniform() -> None:
 def test_a_teacher_that_is_the_student_collapses() -> None:
     method = dino()
     method.teacher.module = method.student
-    alarm, _ = train(method)
-    assert alarm.sign == "one-dimension"
+    alarm, last = train(method, steps=90)
+    assert alarm.sign == "constant"
+    assert last["batch_entropy"] - last["teacher_entropy"] < 0.01  # no image gets targets of its own
+    assert collapse_cause(last) is None  # centering chases them from prototype to prototype
 
 
 def test_both_together_ring_no_alarm() -> None:

@@ -33,7 +33,8 @@ def bench_of_collapses(tmp_path_factory, own_cache):
 def test_stop_ends_the_cell_and_keeps_its_row(bench_of_collapses) -> None:
     rows = {row["label"]: row for row in bench_of_collapses.rows}
     flat = rows["flat"]
-    assert (flat["status"], flat["collapse_cause"]) == ("collapsed", "uniform")
+    signs = flat["status"], flat["collapse_cause"], flat["collapse_alarm"]
+    assert signs == ("collapsed", "uniform", "uniform")
     assert flat["steps"] < 40
     assert flat["images_seen"] == flat["views_seen"] / 2 == flat["steps"] * 25
     assert flat["final_loss"] == pytest.approx(math.log(64), abs=0.02)
@@ -74,12 +75,19 @@ def test_collapsed_rows_are_remarked_and_healthy_ones_are_not() -> None:
     rows = [
         made_up_row("a", 0, 0.5),
         made_up_row("b", 1, 0.1, collapse_verdict="complete", collapse_cause="one-dimension"),
-        made_up_row("c", 0, 0.5, collapse_cause="uniform"),
+        made_up_row("c", 0, 0.5, collapse_cause="uniform", collapse_alarm="constant"),
+        made_up_row("d", 0, 0.5, status="collapsed", collapse_alarm="constant", steps=70),
     ]
     said = remarks(rows, "knn_top1")
-    assert [line.partition(":")[0] for line in said] == ["b seed 1", "c seed 0"]
+    assert [line.partition(":")[0] for line in said] == [
+        "b seed 1",
+        "c seed 0",
+        "d seed 0 was ended at step 70",
+    ]
     assert "features complete, all images" in said[0]
     assert "prototypes one-dimension, the teacher" in said[0]
+    assert "constant" not in said[1]
+    assert "in training constant, the teacher gives all images the same targets" in said[2]
 
 
 def test_overlay_has_a_line_per_label_under_its_ceiling() -> None:

@@ -27,10 +27,11 @@ _WHERE = ("peak_memory_bytes", "precision", "threads", "device")
 _KNN = ("knn_top1", "knn_top5", "knn_by_k", "knn_k", "knn_temperature")
 _LINEAR = ("linear_top1", "linear_top5", "linear_balanced_accuracy", "linear_c", "linear_converged")
 _OTHER = ("map_at_r", "finetune_top1")
-_LABEL_FREE = ("rankme", "feature_std", "alignment", "uniformity", "collapse_verdict", "collapse_cause")
+_LABEL_FREE = ("rankme", "feature_std", "alignment", "uniformity")
+_COLLAPSE = ("collapse_verdict", "collapse_cause", "collapse_alarm")
 _REST = ("final_loss", "encoder", "config_hash", "error")
 FINISHED = ("done", "collapsed")  # a collapse is a result
-FIELDS = (*_WHAT, *_COST, *_WHERE, *_KNN, *_LINEAR, *_OTHER, *_LABEL_FREE, *_REST)
+FIELDS = (*_WHAT, *_COST, *_WHERE, *_KNN, *_LINEAR, *_OTHER, *_LABEL_FREE, *_COLLAPSE, *_REST)
 
 
 class Results:

@@ -25,7 +25,7 @@ from ssl_zoo.data.datasets import Split
 from ssl_zoo.data.loading import fitted_images, views_of
 from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.data.splits import roles
-from ssl_zoo.evaluation.collapse import Alarm, collapse_cause, explain_collapse
+from ssl_zoo.evaluation.collapse import Alarm, Sign, collapse_cause, explain_collapse
 from ssl_zoo.evaluation.encoder import Encoder, frozen_encoder, save_encoder
 from ssl_zoo.evaluation.features import to_input
 from ssl_zoo.method import Method
@@ -85,7 +85,7 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
     device = resolve_device(cell.device)
     emit({"event": "training", "total": shared.steps if cell.method else 0})
     fitted: FitResult | None = None
-    status = "done"
+    alarm: Sign | None = None
     if cell.method is None:
         encoder = _as_given(cell, parts.pretrain, device)
     else:
@@ -96,7 +96,7 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
             raise TypeError(
                 f"the encoder of {cell.method} is no Backbone; return the one it was given or a copy"
             )
-        fitted, status = _train(cell, method, parts.pretrain, folder, emit, should_stop)
+        fitted, alarm = _train(cell, method, parts.pretrain, folder, emit, should_stop)
         encoder = Encoder(network, shared.image_size, card=_card(cell, _role(method), fitted.steps))
         _save_views(method, parts.pretrain, cell.seed, folder)
 
@@ -115,8 +115,9 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
     )
     save_encoder(folder, encoder)
     return {
-        "status": status,
+        "status": "collapsed" if alarm and cell.on_collapse == "stop" else "done",
         **_training(cell, fitted, device),
+        "collapse_alarm": alarm,
         **scores,
         "backbone": encoder.card["backbone"],
         "encoder": encoder.card["encoder"],
@@ -131,8 +132,8 @@ def _train(
     folder: Path,
     emit: Emit,
     should_stop: Callable[[], bool],
-) -> tuple[FitResult, str]:
-    """Train to the end, or to the collapse that was asked to end it; returns the result and the status."""
+) -> tuple[FitResult, Sign | None]:
+    """Train to the end, or to the collapse that was asked to end it; returns the result and what set in."""
     shared, alarm = cell.shared, Alarm()
     records: list[dict[str, float]] = []
 
@@ -168,7 +169,7 @@ def _train(
         (record,), images, spec = records, stopped.step * shared.batch_size, method.config.views
         views = images * (len(spec.global_views) + spec.local_count)
         fitted = FitResult(method, stopped.step, images, views, record["seconds"], record)
-    return fitted, "collapsed" if collapsed() else "done"
+    return fitted, alarm.sign
 
 
 def _as_given(cell: Cell, split: Split, device: torch.device) -> Encoder:

@@ -11,6 +11,7 @@ from ssl_zoo.draws import permutation
 
 Verdict = Literal["healthy", "dimensional", "complete", "diverged", "undecided"]
 Cause = Literal["uniform", "one-dimension"]
+Sign = Literal["complete", "constant"] | Cause
 
 _COMPLETE_STD = 0.01
 _DIMENSIONAL_SHARE = 0.25
@@ -18,7 +19,8 @@ _DECIDED_STEPS = 100
 _RANKME_FEATURES = 10_000
 _UNIFORM = 0.02  # nats
 _ONE_DIMENSION = 0.1  # of ln K
-_PATIENCE = 3  # logged records
+_SAME = 0.02  # nats
+_PATIENCE, _LONG_PATIENCE = 3, 10  # logged records
 
 _WORDS = {
     "complete": "all images give nearly one vector. Lower optim.lr, or raise the momentum of the target "
@@ -28,6 +30,8 @@ _WORDS = {
     "diverged": "loss or features are no longer finite. Lower optim.lr, or set optim.clip",
     "uniform": "the teacher gives every prototype the same share, so nothing is left to learn: sharpening is "
     "missing. Lower the teacher's temperature, well below the student's, or use fewer prototypes",
+    "constant": "the teacher gives all images the same targets, which follow the student. Check that it is a "
+    "copy of the student and not the student itself, and raise its momentum",
     "one-dimension": "the teacher gives every image to the same few prototypes: centering is missing. Center "
     "the teacher's outputs, by their mean with a momentum of 0.9 or by Sinkhorn-Knopp",
 }
@@ -107,20 +111,33 @@ def explain_collapse(sign: str) -> str:
 class Alarm:
     """Notices, once, that a collapse sets in, from the logged records of a running training.
 
-    `sign` is a cause, or "complete" where a metric named `*_std`, the deviation of a network's outputs, fell
-    below 0.01; it counts once three records in a row show it.
+    `sign` is what three records in a row show: a cause, or "complete" where a metric named `*_std`, the
+    deviation of a network's outputs, is below 0.01. It is "constant" after ten records in a row with any
+    sign, for which batch_entropy within 0.02 of teacher_entropy, the same targets for all images, is enough.
     """
 
     def __init__(self) -> None:
-        self.sign: Literal["complete"] | Cause | None = None
-        self._seen: list[Literal["complete"] | Cause | None] = []
+        self.sign: Sign | None = None
+        self._seen: list[Sign | None] = []
 
     def see(self, record: Mapping[str, float]) -> bool:
         """Whether a collapse set in with this record."""
-        std = [value for name, value in record.items() if name.endswith("_std")]
-        now = collapse_cause(record) or ("complete" if min(std, default=1.0) < _COMPLETE_STD else None)
-        self._seen = [*self._seen, now][-_PATIENCE:]
-        if self.sign or now is None or self._seen != [now] * _PATIENCE:
+        now = _sign(record)
+        self._seen = [*self._seen, now][-_LONG_PATIENCE:]
+        if self.sign is None and now != "constant" and self._seen[-_PATIENCE:] == [now] * _PATIENCE:
+            self.sign = now
+        elif self.sign is None and len(self._seen) == _LONG_PATIENCE and None not in self._seen:
+            self.sign = "constant"
+        else:
             return False
-        self.sign = now
-        return True
+        return self.sign is not None
+
+
+def _sign(record: Mapping[str, float]) -> Sign | None:
+    if cause := collapse_cause(record):
+        return cause
+    if min((value for name, value in record.items() if name.endswith("_std")), default=1.0) < _COMPLETE_STD:
+        return "complete"
+    if not record.keys() >= {"teacher_entropy", "batch_entropy"}:
+        return None
+    return "constant" if record["batch_entropy"] - record["teacher_entropy"] < _SAME else None

@@ -37,6 +37,7 @@ _DETAILS = {
     "status": "status",
     "collapse_verdict": "verdict",
     "collapse_cause": "cause",
+    "collapse_alarm": "alarm",
     "encoder": "encoder",
     "knn_k": "k",
     "knn_top1": "k-NN top-1 %",
@@ -57,7 +58,16 @@ _DETAILS = {
     "precision": "precision",
     "config_hash": "config hash",
 }
-_WORDS = {"label", "status", "collapse_verdict", "collapse_cause", "encoder", "precision", "config_hash"}
+_WORDS = {
+    "label",
+    "status",
+    "collapse_verdict",
+    "collapse_cause",
+    "collapse_alarm",
+    "encoder",
+    "precision",
+    "config_hash",
+}
 
 
 Logs = dict[str, dict[int, figures.Logged]]

@@ -253,17 +253,19 @@ def remarks(rows: Sequence[Row], primary_metric: str) -> list[str]:
     return unfinished + [_collapse(row) for row in rows if _signs(row)] + worse
 
 
-def _signs(row: Row) -> list[str]:
-    """What the features and the prototypes of a run say of its collapse."""
-    signs = (row.get("collapse_verdict"), row.get("collapse_cause"))
-    return [sign for sign in signs if sign and explain_collapse(sign)]
+def _signs(row: Row) -> dict[str, str]:
+    """What of a run collapsed, and how; what the alarm said in training counts where the cause says less."""
+    signs = {
+        "features": row.get("collapse_verdict"),
+        "prototypes": row.get("collapse_cause"),
+        "in training": row.get("collapse_alarm"),
+    }
+    if signs["prototypes"] or signs["in training"] == signs["features"]:
+        del signs["in training"]
+    return {what: sign for what, sign in signs.items() if sign and explain_collapse(sign)}
 
 
 def _collapse(row: Row) -> str:
     ended = f" was ended at step {row['steps']}" if row.get("status") == "collapsed" else ""
-    features = row.get("collapse_verdict")
-    words = [
-        f"{'features' if sign == features else 'prototypes'} {sign}, {explain_collapse(sign)}"
-        for sign in _signs(row)
-    ]
+    words = [f"{what} {sign}, {explain_collapse(sign)}" for what, sign in _signs(row).items()]
     return f"{row['label']} seed {row['seed']}{ended}: {'; '.join(words)}"
