@@ -117,6 +117,7 @@ def test_same_targets_for_all_images_ring_after_ten_records() -> None:
     assert alarms(*[SAME_TARGETS, SAME_TARGETS, UNIFORM] * 4)[1] == "constant"
     assert alarms(*[SAME_TARGETS] * 9, HEALTHY, *[SAME_TARGETS] * 9)[1] is None
     assert alarms(*[SAME_TARGETS] * 5, *[UNIFORM] * 3)[1] == "uniform"
+    assert alarms(*[UNIFORM | {"kl": 0.5}] * 20)[1] is None
 
 
 def test_every_sign_is_explained_and_health_is_not() -> None:

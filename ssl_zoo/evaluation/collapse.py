@@ -19,6 +19,7 @@ _DECIDED_STEPS = 100
 _RANKME_FEATURES = 10_000
 _UNIFORM = 0.02  # nats
 _ONE_DIMENSION = 0.1  # of ln K
+_PROTOTYPES = {"teacher_entropy", "kl", "batch_entropy", "uniform_entropy"}
 _SAME = 0.02  # nats
 _PATIENCE, _LONG_PATIENCE = 3, 10  # logged records
 
@@ -93,7 +94,7 @@ def collapse_cause(metrics: Mapping[str, float]) -> Cause | None:
     `uniform`: h within 0.02 of ln K and kl below 0.02. `one-dimension`: h and batch_entropy both below a
     tenth of ln K; a low h alone is a healthy, sharp teacher.
     """
-    if not metrics.keys() >= {"teacher_entropy", "kl", "batch_entropy", "uniform_entropy"}:
+    if not metrics.keys() >= _PROTOTYPES:
         return None
     entropy, uniform, kl = metrics["teacher_entropy"], metrics["uniform_entropy"], metrics["kl"]
     if uniform - entropy < _UNIFORM and kl < _UNIFORM:
@@ -113,7 +114,8 @@ class Alarm:
 
     `sign` is what three records in a row show: a cause, or "complete" where a metric named `*_std`, the
     deviation of a network's outputs, is below 0.01. It is "constant" after ten records in a row with any
-    sign, for which batch_entropy within 0.02 of teacher_entropy, the same targets for all images, is enough.
+    sign, where it is enough that targets which are not flat are the same for all images: batch_entropy within
+    0.02 of teacher_entropy.
     """
 
     def __init__(self) -> None:
@@ -138,6 +140,6 @@ def _sign(record: Mapping[str, float]) -> Sign | None:
         return cause
     if min((value for name, value in record.items() if name.endswith("_std")), default=1.0) < _COMPLETE_STD:
         return "complete"
-    if not record.keys() >= {"teacher_entropy", "batch_entropy"}:
-        return None
+    if not record.keys() >= _PROTOTYPES or record["uniform_entropy"] - record["teacher_entropy"] < _UNIFORM:
+        return None  # no prototypes, or targets that are flat, for which kl decides
     return "constant" if record["batch_entropy"] - record["teacher_entropy"] < _SAME else None
