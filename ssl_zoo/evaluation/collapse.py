@@ -32,7 +32,7 @@ _WORDS = {
     "uniform": "the teacher gives every prototype the same share, so nothing is left to learn: sharpening is "
     "missing. Lower the teacher's temperature, well below the student's, or use fewer prototypes",
     "constant": "the teacher gives all images the same targets, which follow the student. Check that it is a "
-    "copy of the student and not the student itself, and raise its momentum",
+    "copy of the student and not the student itself, center and sharpen its outputs, and raise its momentum",
     "one-dimension": "the teacher gives every image to the same few prototypes: centering is missing. Center "
     "the teacher's outputs, by their mean with a momentum of 0.9 or by Sinkhorn-Knopp",
 }

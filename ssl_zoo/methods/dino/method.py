@@ -114,10 +114,6 @@ class DINO(Method):
 
     def temperature(self, step: Step) -> float:
         c = self.config
-        return linear(
-            step.progress,
-            c.warmup_teacher_temperature,
-            c.teacher_temperature,
-            c.teacher_temperature_warmup_fraction,
-            c.teacher_temperature_plateaus,
-        )
+        start, end = c.warmup_teacher_temperature, c.teacher_temperature
+        duration, plateaus = c.teacher_temperature_warmup_fraction, c.teacher_temperature_plateaus
+        return linear(step.progress, start, end, duration, plateaus)
