@@ -154,6 +154,7 @@ def deviation(branch: nn.Module, batch: Views) -> Tensor:
 def test_metrics_split_the_loss_into_entropy_and_divergence() -> None:
     dino, batch, step = method(), views(local=2), Step(15, 100)
     nn.init.normal_(dino.loss.center, std=0.1)
+    nn.init.normal_(dino.student.backbone.net[0].weight)  # apart from the teacher
     teacher = dino.teacher.module.by_resolution(batch.global_crops)
     student = dino.student.by_resolution(batch.global_crops, batch.local_crops)
     q = ((teacher - dino.loss.center) / 0.055).softmax(-1)
