@@ -215,7 +215,7 @@ def run_cell(cell: Path, /, *, attached: Annotated[bool, Parameter(negative="", 
     def emit(event: dict[str, Any]) -> None:
         print(json.dumps(event), flush=True)
 
-    return {"done": 0, "failed": 1, "stopped": 130}[run_cell(cell.parent, emit, should_stop)]
+    return {"done": 0, "collapsed": 0, "failed": 1, "stopped": 130}[run_cell(cell.parent, emit, should_stop)]
 
 
 app.command(cli_use.evaluate, name="eval")

@@ -9,6 +9,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 Network = TypeVar("Network", bound=nn.Module)
 
+_LONGEST = 1e9  # steps; a momentum of 1 never forgets
 _DROP_PATH = {"DropPath": "drop_prob", "StochasticDepth": "p"}  # timm, torchvision
 
 
@@ -38,3 +39,8 @@ class EMA(nn.Module, Generic[Network]):
         if self.buffers_mode == "copy":
             for mine, theirs in zip(self.module.buffers(), module.buffers(), strict=True):
                 mine.copy_(theirs)
+
+
+def horizon(momentum: float) -> float:
+    """Over how many steps an average of this momentum looks back: 1 / (1 - momentum), at most 1e9."""
+    return 1 / max(1 - momentum, 1 / _LONGEST)

@@ -1,5 +1,6 @@
 """What networks share: the backbone types, the branch of backbone and head, batch norm by groups."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,12 +67,21 @@ class Branch(nn.Module, Generic[Head]):
 
         As official DINO's MultiCropWrapper; local crops do not write running statistics.
         """
+        return self.project(self.features_by_resolution(global_crops, local_crops))
+
+    def features_by_resolution(self, global_crops: Tensor, local_crops: Tensor | None = None) -> Tensor:
+        """The backbone's part of `by_resolution`: features [G + L, B, out_dim]."""
         features = [self.backbone(global_crops.flatten(0, 1))]
         if local_crops is not None:
             with batch_statistics_only(self.backbone):
                 features.append(self.backbone(local_crops.flatten(0, 1)))
-        out: Tensor = self.head(torch.cat(features))
+        out = torch.cat(features)
         return out.view(-1, global_crops.shape[1], out.shape[-1])
+
+    def project(self, features: Tensor) -> Tensor:
+        """The head over all views in one pass: features [V, B, out_dim] -> [V, B, D]."""
+        out: Tensor = self.head(features.flatten(0, 1))
+        return out.view(*features.shape[:2], -1)
 
 
 @contextmanager
@@ -102,6 +112,15 @@ def each_view(network: nn.Module, global_crops: Tensor, local_crops: Tensor | No
 def cross_view_pairs(targets: int, students: int) -> list[tuple[int, int]]:
     """Pairs (target i, student j), i != j: the first `targets` student views are the target views."""
     return [(i, j) for i in range(targets) for j in range(students) if i != j]
+
+
+def feature_std(x: Tensor) -> Tensor:
+    """Mean deviation of L2-normalised features `x` [N, D], times sqrt(D): 0 if constant, 1 if isotropic.
+
+    From Chen & He 2021 (SimSiam), figure 2. Features with a common offset, as after a ReLU, lie below 1.
+    """
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    return F.normalize(x, dim=-1).std(dim=0, correction=0).mean() * math.sqrt(x.shape[1])
 
 
 def groups_of_two_or_more(batch: int, groups: int) -> int:

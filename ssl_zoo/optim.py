@@ -69,15 +69,21 @@ def create_optimizer(groups: list[ParamGroup], config: OptimConfig) -> torch.opt
             return optimizer
 
 
-def set_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, progress: float) -> dict[str, float]:
-    """Write the learning rate and weight decay of `progress` in [0, 1] into the optimizer and return both."""
-    lr = warmup_cosine(progress, config.lr, config.min_lr, config.warmup_fraction)
+def schedule(config: OptimConfig, index: int, total: int) -> dict[str, float]:
+    """Learning rate and weight decay of step `index` of `total`."""
     end = config.weight_decay if config.weight_decay_end is None else config.weight_decay_end
-    weight_decay = cosine(progress, config.weight_decay, end)
+    return {
+        "lr": warmup_cosine(index, total, config.lr, config.min_lr, config.warmup_fraction),
+        "weight_decay": cosine(index / total, config.weight_decay, end),
+    }
+
+
+def set_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, index: int, total: int) -> None:
+    """Write the learning rate and weight decay of step `index` of `total` into the optimizer."""
+    now = schedule(config, index, total)
     for group in optimizer.param_groups:
-        group["lr"] = (config.lr if group["fixed_lr"] else lr) * group["lr_scale"]
-        group["weight_decay"] = weight_decay if group["decay"] else 0.0
-    return {"lr": lr, "weight_decay": weight_decay}
+        group["lr"] = (config.lr if group["fixed_lr"] else now["lr"]) * group["lr_scale"]
+        group["weight_decay"] = now["weight_decay"] if group["decay"] else 0.0
 
 
 @torch.no_grad()

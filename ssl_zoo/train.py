@@ -105,7 +105,7 @@ def train_step(
 ) -> StepOutput:
     """One optimizer step; `wrapped` is the method, or the method in a distributed wrapper."""
     config: OptimConfig = method.config.optim
-    set_schedule(optimizer, config, step.progress)
+    set_schedule(optimizer, config, step.index, step.total)
     autocast = torch.autocast(views.key.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
     with autocast:
         output: StepOutput = wrapped(views, step)

@@ -120,6 +120,109 @@ def test_loss_gradient_and_center_follow_the_paper(crops: int) -> None:
     torch.testing.assert_close(loss.center[0].double(), 0.9 * center[0] + 0.1 * mean, rtol=1e-6, atol=1e-7)
 
 
+def official_loss(
+    student: Tensor, teacher: Tensor, center: Tensor, student_t: float, teacher_t: float
+) -> Tensor:
+    """DINOLoss.forward of facebookresearch/dino on crop-major logits [S B, K] and [2 B, K]."""
+    crops = len(student) // (len(teacher) // 2)
+    students = (student / student_t).chunk(crops)
+    targets = ((teacher - center) / teacher_t).softmax(-1).detach().chunk(2)
+    total, terms = student.new_zeros(()), 0
+    for i, q in enumerate(targets):
+        for v, logits in enumerate(students):
+            if v == i:
+                continue
+            total = total + (-q * logits.log_softmax(-1)).sum(-1).mean()
+            terms += 1
+    return total / terms
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("width", [64, 4096])
+@pytest.mark.parametrize("crops", range(2, 13))
+def test_loss_equals_the_official_one_for_any_crops(crops: int, width: int, dtype: torch.dtype) -> None:
+    student, teacher = random(crops, 3, width).to(dtype), random(2, 3, width, seed=1).to(dtype)
+    loss = DINOLoss(width, STUDENT_T)
+    loss.center.copy_(random(1, width, seed=2))
+    exact = official_loss(
+        student.double().flatten(0, 1),
+        teacher.double().flatten(0, 1),
+        loss.center.double(),
+        STUDENT_T,
+        TEACHER_T,
+    )
+    value = loss(student, teacher, TEACHER_T)
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(exact.item(), rel=1e-6)
+    value = loss.double()(student.double(), teacher.double(), TEACHER_T)
+    assert value.item() == pytest.approx(exact.item(), rel=1e-10)
+
+
+# Mistakes that are easily made
+
+
+def same_view_included(student, teacher, center):
+    q, log_p = ((teacher - center) / TEACHER_T).softmax(-1), (student / STUDENT_T).log_softmax(-1)
+    return -torch.stack([(a * b).sum(-1).mean() for a in q for b in log_p]).mean()
+
+
+def sum_over_pairs(student, teacher, center):
+    pairs = 2 * len(student) - 2
+    return pairs * official_loss(student.flatten(0, 1), teacher.flatten(0, 1), center, STUDENT_T, TEACHER_T)
+
+
+def center_added(student, teacher, center):
+    return official_loss(student.flatten(0, 1), teacher.flatten(0, 1), -center, STUDENT_T, TEACHER_T)
+
+
+def center_updated_before_use(student, teacher, center):
+    moved = 0.9 * center + 0.1 * teacher.flatten(0, 1).mean(0)
+    return official_loss(student.flatten(0, 1), teacher.flatten(0, 1), moved, STUDENT_T, TEACHER_T)
+
+
+def chunked_image_major(student, teacher, center):
+    flat = [logits.transpose(0, 1).flatten(0, 1) for logits in (student, teacher)]
+    return official_loss(*flat, center, STUDENT_T, TEACHER_T)
+
+
+def temperatures_swapped(student, teacher, center):
+    return official_loss(student.flatten(0, 1), teacher.flatten(0, 1), center, TEACHER_T, STUDENT_T)
+
+
+MISTAKES = [
+    same_view_included,
+    sum_over_pairs,
+    center_added,
+    center_updated_before_use,
+    chunked_image_major,
+    temperatures_swapped,
+]
+
+
+@pytest.mark.parametrize("crops", [2, 10])
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda function: function.__name__)
+def test_wrong_losses_are_told_apart(mistake, crops: int) -> None:
+    student, teacher = random(crops, 6, 64), random(2, 6, 64, seed=1)
+    loss = DINOLoss(64, STUDENT_T)
+    loss.center.copy_(random(1, 64, seed=2))
+    right, wrong = loss(student, teacher, TEACHER_T), mistake(student, teacher, loss.center)
+    assert abs(right - wrong) > 1e-3 * right  # a thousand times what agreement is held to
+
+
+def test_gradient_into_the_teacher_is_told_apart() -> None:
+    """A loss that lets it through gives the teacher one; ours gives none, and the same to the student."""
+    student, teacher = random(2, 3, 8).requires_grad_(), random(2, 3, 8, seed=1).requires_grad_()
+    q, log_p = (teacher / TEACHER_T).softmax(-1), (student / STUDENT_T).log_softmax(-1)
+    leaking = -(q[0] * log_p[1] + q[1] * log_p[0]).sum(-1).mean() / 2
+    wrong = torch.autograd.grad(leaking, [student, teacher])
+    right = torch.autograd.grad(
+        DINOLoss(8, STUDENT_T)(student, teacher, TEACHER_T), [student, teacher], allow_unused=True
+    )
+    assert wrong[1].norm() > 0.1
+    assert right[1] is None
+    torch.testing.assert_close(right[0], wrong[0])
+
+
 def test_loss_equals_lightly_over_three_steps() -> None:
     ours = DINOLoss(32, STUDENT_T, center_momentum=0.9)
     theirs = lightly.loss.DINOLoss(32, student_temp=STUDENT_T, center_momentum=0.9)

@@ -144,9 +144,17 @@ def test_last_layer_is_frozen_bit_for_bit_for_a_share_of_the_run(name: str) -> N
     assert not torch.equal(dino.student.head.mlp[0].weight, mlp)
 
 
+def deviation(branch: nn.Module, batch: Views) -> Tensor:
+    """The feature std of the backbone over both global views."""
+    x = branch.backbone(batch.global_crops.flatten(0, 1)).detach()
+    x = x / x.norm(dim=1, keepdim=True)
+    return (x - x.mean(0)).square().mean(0).sqrt().mean() * math.sqrt(x.shape[1])
+
+
 def test_metrics_split_the_loss_into_entropy_and_divergence() -> None:
     dino, batch, step = method(), views(local=2), Step(15, 100)
     nn.init.normal_(dino.loss.center, std=0.1)
+    nn.init.normal_(dino.student.backbone.net[0].weight)  # apart from the teacher
     teacher = dino.teacher.module.by_resolution(batch.global_crops)
     student = dino.student.by_resolution(batch.global_crops, batch.local_crops)
     q = ((teacher - dino.loss.center) / 0.055).softmax(-1)
@@ -154,15 +162,91 @@ def test_metrics_split_the_loss_into_entropy_and_divergence() -> None:
     divergences = [
         (q[i] * (q[i].log() - log_p[v])).sum(-1).mean() for i in range(2) for v in range(4) if i != v
     ]
-    output = dino(batch, step)
+    output, mean = dino(batch, step), q.mean((0, 1))
+    momentum = 1 - 0.01 * (1 + math.cos(0.15 * math.pi)) / 2
     expected = {
         "teacher_entropy": -(q * q.log()).sum(-1).mean(),
         "kl": torch.stack(divergences).mean(),
+        "batch_entropy": -(mean * mean.log()).sum(),
+        "uniform_entropy": torch.tensor(16.0).log(),
+        "loss_gap": (output.loss.detach() - math.log(16)).abs(),
+        "student_std": deviation(dino.student, batch),
+        "teacher_std": deviation(dino.teacher.module, batch),
         "center_norm": dino.loss.center.square().sum().sqrt(),
         "teacher_temperature": torch.tensor(0.055),
-        "momentum": torch.tensor(1 - 0.01 * (1 + math.cos(0.15 * math.pi)) / 2),
+        "momentum": torch.tensor(momentum),
+        "horizon": torch.tensor(1 / (1 - momentum)),
     }
     torch.testing.assert_close(output.metrics, expected, rtol=1e-4, atol=1e-5)
+    assert output.loss.item() == pytest.approx(
+        (expected["teacher_entropy"] + expected["kl"]).item(), rel=1e-5
+    )
+
+
+def test_metrics_of_a_momentum_of_one_stay_finite() -> None:
+    output = method(teacher_momentum=1.0)(views(), Step(9, 10))
+    assert all(value.isfinite() for value in output.metrics.values())
+
+
+def test_metrics_need_nothing_from_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    dino, batch = method(), views(local=2)
+    for reads in ("item", "tolist", "__bool__", "__float__", "__int__"):
+        monkeypatch.setattr(
+            Tensor, reads, lambda *_: pytest.fail("a value was read: the device would be waited for")
+        )
+    dino(batch, Step(3, 10))
+
+
+def test_drop_path_is_the_students_only() -> None:
+    vit = create_backbone("vit_tiny", 32, depth=4, patch_size=8, drop_path=0.9)
+    dino = DINO(vit, DINOConfig(out_dim=16, hidden_dim=24, bottleneck_dim=8)).train()
+    crops = views().global_crops
+    student, teacher = (
+        [branch.features_by_resolution(crops) for _ in range(2)]
+        for branch in (dino.student, dino.teacher.module)
+    )
+    assert not torch.equal(*student)
+    assert torch.equal(*teacher)
+
+
+def test_weight_decay_spares_biases_and_vectors_but_neither_tokens_nor_free_norms() -> None:
+    vit = create_backbone("vit_tiny", 32, depth=1, patch_size=8)
+    dino = DINO(
+        vit, DINOConfig(out_dim=16, hidden_dim=24, bottleneck_dim=8, norm_last_layer=False, use_bn=False)
+    )
+    names = {id(parameter): name for name, parameter in dino.named_parameters()}
+    decayed, plain = ({names[id(p)] for p in group.params} for group in dino.param_groups())
+    prototypes = "student.head.last_layer.parametrizations.weight"
+    assert {"student.backbone.net.cls_token", "student.backbone.net.pos_embed"} <= decayed
+    assert {f"{prototypes}.original0", f"{prototypes}.original1"} <= decayed  # weight_g has two dimensions
+    assert all(name.endswith("bias") or ".norm" in name for name in plain)
+    assert not any(name.startswith("teacher") for name in decayed | plain)
+
+
+def test_frozen_prototypes_have_no_gradient_when_the_optimizer_steps() -> None:
+    dino = method(freeze_last_layer_fraction=0.5)
+    optimizer, prototypes = (
+        create_optimizer(dino.param_groups(), dino.config.optim),
+        dino.student.head.last_layer,
+    )
+    missing: list[bool] = []
+    optimizer.register_step_pre_hook(
+        lambda *_: missing.append(all(p.grad is None for p in prototypes.parameters()))
+    )
+    for index in range(4):
+        train_step(dino, dino, optimizer, views(), Step(index, 4))
+    assert missing == [True, True, False, False]
+
+
+def test_sinkhorn_needs_no_center_and_balances_a_batch_that_one_prototype_would_take() -> None:
+    dino, alone = method(centering="sinkhorn", out_dim=8), method(centering="none", out_dim=8)
+    logits = 0.1 * random(2, 64, 8) + torch.tensor([1.0, *[0.0] * 7])
+    targets, lost = (m.loss.teacher_distribution(logits, 0.04) for m in (dino, alone))
+    assert lost.mean((0, 1))[0] > 0.99
+    torch.testing.assert_close(targets.mean((0, 1)), torch.full((8,), 1 / 8), rtol=0.3, atol=0)
+    torch.testing.assert_close(targets.sum(-1), torch.ones(2, 64))
+    dino.loss.center.fill_(3.0)
+    assert torch.equal(dino.loss.teacher_distribution(logits, 0.04), targets)
 
 
 def test_local_crops_reach_the_student_only() -> None:

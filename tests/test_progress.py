@@ -1,11 +1,44 @@
 """What a person sees while a cell runs."""
 
 import io
+import json
 from types import SimpleNamespace
 
+import pytest
 from rich.console import Console
 
 from ssl_zoo.bench.progress import Progress
+
+
+def test_a_collapse_is_one_line() -> None:
+    console = Console(file=io.StringIO(), width=160, force_terminal=True, color_system=None)
+    progress = Progress(console=console)
+    with progress:
+        emit = progress.follow(SimpleNamespace(folder="dino-seed0"))
+        emit({"event": "training", "total": 80})
+        emit({"event": "collapse", "step": 60, "words": "uniform collapse: lower it"})
+        emit({"event": "finished", "status": "collapsed"})
+    shown = console.file.getvalue()
+    assert shown.count("dino-seed0         step 60: uniform collapse: lower it") == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ({"status": "done", "lr": 0.002}, "dino-seed0         k-NN 50.0%  9 s training, lr 0.002"),
+        ({"status": "done", "lr": None}, "dino-seed0         k-NN 50.0%  9 s training"),
+        (
+            {"status": "collapsed", "lr": 1.0},
+            "dino-seed0         collapsed at step 62, k-NN 50.0%  9 s training, lr 1",
+        ),
+    ],
+)
+def test_a_finished_cell_says_its_score_and_learning_rate(row, line, tmp_path) -> None:
+    console = Console(file=io.StringIO(), width=160, color_system=None)
+    result = {"knn_top1": 0.5, "train_seconds": 9.0, "steps": 62, **row}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    Progress(console=console).finished(SimpleNamespace(folder="dino-seed0"), row["status"], tmp_path)
+    assert console.file.getvalue() == line + "\n"
 
 
 def test_bar_shows_throughput_loss_and_the_methods_own_metrics():

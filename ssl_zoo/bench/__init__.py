@@ -20,7 +20,7 @@ from ssl_zoo.bench.config import BenchConfig
 from ssl_zoo.bench.executors import EXECUTORS
 from ssl_zoo.bench.plan import Plan, plan
 from ssl_zoo.bench.progress import Progress
-from ssl_zoo.bench.results import Results, collect
+from ssl_zoo.bench.results import FINISHED, Results, collect
 
 __all__ = ["Results", "bench", "run_bench"]
 
@@ -163,7 +163,7 @@ def _processor() -> str:
 
 def _is_done(place: Path) -> bool:
     file = place / "result.json"
-    return file.exists() and json.loads(file.read_text())["status"] == "done"
+    return file.exists() and json.loads(file.read_text())["status"] in FINISHED
 
 
 def slug(dataset: str) -> str:

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -58,6 +58,7 @@ class Cell(BaseModel):
     compile: bool = False
     checkpoint_seconds: float
     log_every: int
+    on_collapse: Literal["warn", "stop"] = "warn"
     plugins: list[str]
 
     @property

@@ -90,7 +90,7 @@ class RunConfig(Section):
     threads: Count | None = None
     workers: Annotated[int, Field(ge=0)] | None = None
     compile: bool = False
-    on_collapse: Literal["warn"] = "warn"
+    on_collapse: Literal["warn", "stop"] = "warn"
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
     log_every: Count = 20
 

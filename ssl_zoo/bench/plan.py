@@ -124,6 +124,7 @@ def plan(config: BenchConfig) -> Plan:
             compile=config.run.compile,
             checkpoint_seconds=config.run.checkpoint_seconds,
             log_every=config.run.log_every,
+            on_collapse=config.run.on_collapse,
             plugins=config.plugins,
         )
 

@@ -15,7 +15,17 @@ from ssl_zoo.bench.runner import Emit
 if TYPE_CHECKING:
     from ssl_zoo.bench.results import Results
 
-_OF_EVERY_METHOD = {"event", "step", "images_seen", "loss", "lr", "seconds", "images_per_second", "momentum"}
+_OF_EVERY_METHOD = {
+    "event",
+    "step",
+    "images_seen",
+    "loss",
+    "lr",
+    "seconds",
+    "images_per_second",
+    "momentum",
+    "horizon",
+}
 
 
 def _own_metrics(event: dict[str, Any]) -> list[str]:
@@ -81,6 +91,8 @@ class Progress:
                     shown = "  ".join(f"{name} {value:.3g}" for name, value in live.items())
                     speed = f"{event['images_per_second']:,.0f} images/s"
                     self.bars.update(task, completed=event["step"], words=f"{speed}  {shown}")
+                case "collapse":
+                    self._say(f"[yellow]{name:<18} step {event['step']}: {event['words']}[/]")
                 case "evaluating":
                     self.bars.update(task, words="evaluating")
                 case _:
@@ -93,10 +105,14 @@ class Progress:
 
     def finished(self, cell: Cell, status: str, place: Path) -> None:
         result = json.loads((place / "result.json").read_text())
-        if status != "done":
+        if status == "failed":
             self.console.print(f"[red]{cell.folder:<18} {status}[/] {result['error']}", highlight=False)
             return
-        self._say(f"{cell.folder:<18} {_scored(result)}  {result['train_seconds']:.0f} s training")
+        rate = f", lr {result['lr']:g}" if result["lr"] else ""
+        early = f"[red]collapsed[/] at step {result['steps']}, " if status == "collapsed" else ""
+        self._say(
+            f"{cell.folder:<18} {early}{_scored(result)}  {result['train_seconds']:.0f} s training{rate}"
+        )
 
     def evaluated(self, name: str, scores: dict[str, Any]) -> None:
         """One line for an encoder that was trained before."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_zoo.bench.cells import Cell, write_text
+from ssl_zoo.ema import horizon
 from ssl_zoo.evaluation.collapse import collapse_verdict
 
 _LONG_HORIZON = 0.2  # of the run; a teacher that averages over more still remembers its random start
@@ -17,6 +18,7 @@ _COST = (
     "views_seen",
     "steps",
     "batch_size",
+    "lr",
     "train_flops",
     "train_seconds",
     "images_per_second",
@@ -25,9 +27,11 @@ _WHERE = ("peak_memory_bytes", "precision", "threads", "device")
 _KNN = ("knn_top1", "knn_top5", "knn_by_k", "knn_k", "knn_temperature")
 _LINEAR = ("linear_top1", "linear_top5", "linear_balanced_accuracy", "linear_c", "linear_converged")
 _OTHER = ("map_at_r", "finetune_top1", "sgd_probe_top1")
-_LABEL_FREE = ("rankme", "feature_std", "alignment", "uniformity", "collapse_verdict", "collapse_cause")
+_LABEL_FREE = ("rankme", "feature_std", "alignment", "uniformity")
+_COLLAPSE = ("collapse_verdict", "collapse_cause", "collapse_alarm")
 _REST = ("final_loss", "encoder", "config_hash", "error")
-FIELDS = (*_WHAT, *_COST, *_WHERE, *_KNN, *_LINEAR, *_OTHER, *_LABEL_FREE, *_REST)
+FINISHED = ("done", "collapsed")  # a collapse is a result
+FIELDS = (*_WHAT, *_COST, *_WHERE, *_KNN, *_LINEAR, *_OTHER, *_LABEL_FREE, *_COLLAPSE, *_REST)
 
 
 class Results:
@@ -101,7 +105,7 @@ def judge(rows: list[dict[str, Any]]) -> None:
     """Write the verdict on collapse into the methods' rows, each compared with its seed's random row."""
     random = {row["seed"]: row["rankme"] for row in rows if row["label"] == "random"}
     for row in rows:
-        if row["status"] == "done" and row["method"] is not None:
+        if row["status"] in FINISHED and row["method"] is not None:
             row["collapse_verdict"] = collapse_verdict(
                 row["feature_std"],
                 row["rankme"],
@@ -117,7 +121,7 @@ def _momentum_note(cell: Cell, log: Path) -> list[str]:
     """A warning if the teacher's horizon 1 / (1 - momentum) is long against the run."""
     lines = log.read_text().splitlines() if log.exists() else []
     momentum = json.loads(lines[0]).get("momentum") if lines else None
-    if momentum is None or (share := 1 / (max(1 - momentum, 1e-9) * cell.shared.steps)) <= _LONG_HORIZON:
+    if momentum is None or (share := horizon(momentum) / cell.shared.steps) <= _LONG_HORIZON:
         return []
     return [
         f"{cell.label}: its momentum network averages over {share:.0%} of this short run; "

@@ -25,6 +25,7 @@ from ssl_zoo.data.datasets import Split
 from ssl_zoo.data.loading import fitted_images, views_of
 from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.data.splits import roles
+from ssl_zoo.evaluation.collapse import Alarm, Sign, collapse_cause, explain_collapse
 from ssl_zoo.evaluation.encoder import Encoder, frozen_encoder, save_encoder
 from ssl_zoo.evaluation.features import to_input
 from ssl_zoo.method import Method
@@ -39,7 +40,7 @@ _SHOWN = 8  # images in views.png
 
 
 def run_cell(folder: Path, emit: Emit, should_stop: Callable[[], bool] = lambda: False) -> str:
-    """Run the cell in `folder` to its `result.json`; returns its status: done, failed or stopped.
+    """Run the cell in `folder` to its `result.json`; returns its status: done, collapsed, failed or stopped.
 
     A failure is recorded with its reason, the traceback in `error.txt`; a stopped cell keeps its checkpoint.
     """
@@ -84,6 +85,7 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
     device = resolve_device(cell.device)
     emit({"event": "training", "total": shared.steps if cell.method else 0})
     fitted: FitResult | None = None
+    alarm: Sign | None = None
     if cell.method is None:
         encoder = _as_given(cell, parts.pretrain, device)
     else:
@@ -94,23 +96,8 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
             raise TypeError(
                 f"the encoder of {cell.method} is no Backbone; return the one it was given or a copy"
             )
-        fitted = fit(
-            method,
-            parts.pretrain,
-            budget=Budget(steps=shared.steps),
-            batch_size=shared.batch_size,
-            seed=cell.seed,
-            device=cell.device,
-            precision=shared.precision,
-            out=folder,
-            on_log=lambda record: emit({"event": "log", **record}),
-            log_every=cell.log_every,
-            checkpoint_seconds=cell.checkpoint_seconds,
-            workers=cell.workers,
-            compile_backbones=cell.compile,
-            should_stop=should_stop,
-        )
-        encoder = Encoder(network, shared.image_size, card=_card(cell, _role(method)))
+        fitted, alarm = _train(cell, method, parts.pretrain, folder, emit, should_stop)
+        encoder = Encoder(network, shared.image_size, card=_card(cell, _role(method), fitted.steps))
         _save_views(method, parts.pretrain, cell.seed, folder)
 
     emit({"event": "evaluating"})
@@ -128,13 +115,61 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
     )
     save_encoder(folder, encoder)
     return {
-        "status": "done",
+        "status": "collapsed" if alarm and cell.on_collapse == "stop" else "done",
         **_training(cell, fitted, device),
+        "collapse_alarm": alarm,
         **scores,
         "backbone": encoder.card["backbone"],
         "encoder": encoder.card["encoder"],
         "evaluation_seconds": time.perf_counter() - began,
     }
+
+
+def _train(
+    cell: Cell,
+    method: Method,
+    split: Split,
+    folder: Path,
+    emit: Emit,
+    should_stop: Callable[[], bool],
+) -> tuple[FitResult, Sign | None]:
+    """Train to the end, or to the collapse that was asked to end it; returns the result and what set in."""
+    shared, alarm = cell.shared, Alarm()
+    records: list[dict[str, float]] = []
+
+    def on_log(record: dict[str, float]) -> None:
+        emit({"event": "log", **record})
+        records[:] = [record]
+        if alarm.see(record) and alarm.sign:
+            words = f"{alarm.sign} collapse: {explain_collapse(alarm.sign)}"
+            emit({"event": "collapse", "step": record["step"], "words": words})
+
+    def collapsed() -> bool:
+        return cell.on_collapse == "stop" and alarm.sign is not None
+
+    try:
+        fitted = fit(
+            method,
+            split,
+            budget=Budget(steps=shared.steps),
+            batch_size=shared.batch_size,
+            seed=cell.seed,
+            device=cell.device,
+            precision=shared.precision,
+            out=folder,
+            on_log=on_log,
+            log_every=cell.log_every,
+            checkpoint_seconds=cell.checkpoint_seconds,
+            workers=cell.workers,
+            should_stop=lambda: should_stop() or collapsed(),
+        )
+    except TrainingStopped as stopped:
+        if not collapsed():
+            raise
+        (record,), images, spec = records, stopped.step * shared.batch_size, method.config.views
+        views = images * (len(spec.global_views) + spec.local_count)
+        fitted = FitResult(method, stopped.step, images, views, record["seconds"], record)
+    return fitted, alarm.sign
 
 
 def _as_given(cell: Cell, split: Split, device: torch.device) -> Encoder:
@@ -154,13 +189,12 @@ def _as_given(cell: Cell, split: Split, device: torch.device) -> Encoder:
     backbone.to(device).to(memory_format=torch.channels_last)
     if cell.init is None:
         _estimate_batch_norms(backbone, split, cell)
-    return Encoder(backbone, shared.image_size, card=_card(cell, "backbone"))
+    return Encoder(backbone, shared.image_size, card=_card(cell, "backbone", 0))
 
 
-def _card(cell: Cell, role: str) -> dict[str, Any]:
+def _card(cell: Cell, role: str, steps: int) -> dict[str, Any]:
     """What encoder.json says of how an encoder was made."""
     shared = cell.shared
-    steps = shared.steps if cell.method else 0
     return {
         "backbone": shared.backbone.name,
         "options": shared.backbone.options,
@@ -194,6 +228,8 @@ def _training(cell: Cell, fitted: FitResult | None, device: torch.device) -> dic
         "precision": cell.shared.precision,
         "threads": cell.threads,
         "device": str(device),
+        "lr": cell.options["optim"]["lr"] if fitted else None,
+        "collapse_cause": collapse_cause(fitted.metrics) if fitted else None,
         "final_loss": fitted.metrics["loss"] if fitted else None,
         "final_metrics": fitted.metrics if fitted else {},
     }

@@ -1,34 +1,51 @@
-"""Collapse: measures of how much of the feature space is used, and the verdict drawn from them."""
+"""Collapse: how much of the feature space is used, the verdict and the cause drawn from it, and an alarm."""
 
-import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from ssl_zoo import nets
 from ssl_zoo.draws import permutation
 
 Verdict = Literal["healthy", "dimensional", "complete", "diverged", "undecided"]
+Cause = Literal["uniform", "one-dimension"]
+Sign = Literal["complete", "constant"] | Cause
 
 _COMPLETE_STD = 0.01
 _DIMENSIONAL_SHARE = 0.25
 _DECIDED_STEPS = 100
 _RANKME_FEATURES = 10_000
-_CHUNK = 2**16
+_STD_FEATURES = 50_000
+_UNIFORM = 0.02  # nats
+_ONE_DIMENSION = 0.1  # of ln K
+_PROTOTYPES = {"teacher_entropy", "kl", "batch_entropy", "uniform_entropy"}
+_SAME = 0.02  # nats
+_PATIENCE, _LONG_PATIENCE = 3, 10  # logged records
+
+_WORDS = {
+    "complete": "all images give nearly one vector. Lower optim.lr, or raise the momentum of the target "
+    "network, which must be a copy and not the trained network itself",
+    "dimensional": "the features fill under a quarter of the untrained backbone's dimensions. Lower optim.lr "
+    "or optim.weight_decay, or train longer",
+    "diverged": "loss or features are no longer finite. Lower optim.lr, or set optim.clip",
+    "uniform": "the teacher gives every prototype the same share, so nothing is left to learn: sharpening is "
+    "missing. Lower the teacher's temperature, well below the student's, or use fewer prototypes",
+    "constant": "the teacher gives all images the same targets, which follow the student. Check that it is a "
+    "copy of the student and not the student itself, center and sharpen its outputs, and raise its momentum",
+    "one-dimension": "the teacher gives every image to the same few prototypes: centering is missing. Center "
+    "the teacher's outputs, by their mean with a momentum of 0.9 or by Sinkhorn-Knopp",
+}
 
 
 def feature_std(x: Tensor) -> float:
     """Mean deviation of L2-normalised features `x` [N, D], times sqrt(D): 0 if constant, 1 if isotropic.
 
-    From Chen & He 2021 (SimSiam), figure 2. Features with a common offset, as after a ReLU, lie below 1.
+    `nets.feature_std` in double precision; of more than 50,000 features a fixed random subset.
     """
-    total, squares = (torch.zeros(x.shape[1], dtype=torch.float64) for _ in range(2))
-    for part in torch.split(x.cpu(), _CHUNK):  # bounded memory: features may be mapped from a file
-        unit = F.normalize(part.double())
-        total, squares = total + unit.sum(0), squares + unit.square().sum(0)
-    variance = (squares / len(x) - (total / len(x)).square()).clamp_min(0)
-    return variance.sqrt().mean().item() * math.sqrt(x.shape[1])
+    some = x if len(x) <= _STD_FEATURES else x[permutation(len(x), 0)[:_STD_FEATURES]]
+    return nets.feature_std(some.double()).item()
 
 
 def rankme(x: Tensor) -> float:
@@ -68,3 +85,63 @@ def collapse_verdict(
     if random_rankme is not None and rankme < _DIMENSIONAL_SHARE * random_rankme:
         return "dimensional"
     return "healthy" if steps >= _DECIDED_STEPS else "undecided"
+
+
+def collapse_cause(metrics: Mapping[str, float]) -> Cause | None:
+    """How a method's prototypes collapsed, from the metrics that it logs; None: not, or it has none.
+
+    A method has prototypes if it logs, in nats, `teacher_entropy`, the mean entropy h of its targets, `kl`
+    from them to the predictions, `batch_entropy`, the entropy of the mean target, and `uniform_entropy`,
+    ln K.
+    `uniform`: h within 0.02 of ln K and kl below 0.02. `one-dimension`: h and batch_entropy both below a
+    tenth of ln K; a low h alone is a healthy, sharp teacher.
+    """
+    if not metrics.keys() >= _PROTOTYPES:
+        return None
+    entropy, uniform, kl = metrics["teacher_entropy"], metrics["uniform_entropy"], metrics["kl"]
+    if uniform - entropy < _UNIFORM and kl < _UNIFORM:
+        return "uniform"
+    if max(entropy, metrics["batch_entropy"]) < _ONE_DIMENSION * uniform:
+        return "one-dimension"
+    return None
+
+
+def explain_collapse(sign: str) -> str:
+    """What a verdict or cause means and what to do about it; empty for a healthy or undecided run."""
+    return _WORDS.get(sign, "")
+
+
+class Alarm:
+    """Notices, once, that a collapse sets in, from the logged records of a running training.
+
+    `sign` is what three records in a row show: a cause, or "complete" where a metric named `*_std`, the
+    deviation of a network's outputs, is below 0.01. It is "constant" after ten records in a row with any
+    sign, where it is enough that targets which are not flat are the same for all images: batch_entropy within
+    0.02 of teacher_entropy.
+    """
+
+    def __init__(self) -> None:
+        self.sign: Sign | None = None
+        self._seen: list[Sign | None] = []
+
+    def see(self, record: Mapping[str, float]) -> bool:
+        """Whether a collapse set in with this record."""
+        now = _sign(record)
+        self._seen = [*self._seen, now][-_LONG_PATIENCE:]
+        if self.sign is None and now != "constant" and self._seen[-_PATIENCE:] == [now] * _PATIENCE:
+            self.sign = now
+        elif self.sign is None and len(self._seen) == _LONG_PATIENCE and None not in self._seen:
+            self.sign = "constant"
+        else:
+            return False
+        return self.sign is not None
+
+
+def _sign(record: Mapping[str, float]) -> Sign | None:
+    if cause := collapse_cause(record):
+        return cause
+    if min((value for name, value in record.items() if name.endswith("_std")), default=1.0) < _COMPLETE_STD:
+        return "complete"
+    if not record.keys() >= _PROTOTYPES or record["uniform_entropy"] - record["teacher_entropy"] < _UNIFORM:
+        return None  # no prototypes, or targets that are flat, for which kl decides
+    return "constant" if record["batch_entropy"] - record["teacher_entropy"] < _SAME else None

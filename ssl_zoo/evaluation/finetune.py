@@ -69,7 +69,7 @@ def finetune(
         loaded = train_views(train, sampler, collate, steps, device=place, workers=workers)
         for step, views in zip(steps, loaded, strict=True):
             torch.manual_seed(seed_from(seed, 1, step))  # dropout
-            set_schedule(optimizer, config, step / total)
+            set_schedule(optimizer, config, step, total)
             labels = train_y[views.index.cpu()].to(place)
             with torch.autocast(place.type, enabled=False):
                 loss = F.cross_entropy(model(encoder.from_views(views.global_crops[0])), labels)

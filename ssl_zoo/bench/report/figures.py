@@ -93,19 +93,45 @@ def curve_figure(logs: Mapping[int, Logged], metric: str, tone: str) -> Figure |
     curves = {seed: curve for seed, log in logs.items() if (curve := _curve(log, metric))}
     if not curves:
         return None
-    lonely = len(curves) == 1
+    lonely, mean = len(curves) == 1, _mean(curves)
     traces = [_line(curve, f"seed {seed}", tone, faint=not lonely) for seed, curve in curves.items()]
-    grids = {tuple(curve) for curve in curves.values()}
-    if not lonely and len(grids) == 1:
-        mean = {x: sum(curve[x] for curve in curves.values()) / len(curves) for x in grids.pop()}
+    if mean and not lonely:
         traces.append(_line(mean, "mean", tone, faint=False))
-    layout = {
-        "height": 230,
-        "margin": {"l": 48, "r": 12, "t": 8, "b": 52},
-        "xaxis": {"title": _title("images seen"), "tickformat": "~s", "nticks": 5, "zeroline": False},
-        "yaxis": {"tickformat": "~g", "nticks": 5, "zeroline": False},
-    }
-    return {"data": traces, "layout": layout, "caption": _in_words(curves, metric)}
+    return {"data": traces, "layout": _CURVES, "caption": _in_words(curves, metric)}
+
+
+def overlay_figure(
+    logs: Mapping[str, Mapping[int, Logged]], metric: str, tone: Mapping[str, str], ceiling: str | None = None
+) -> Figure | None:
+    """The metric of every label in one chart: a line per label, the mean of its seeds where they end alike.
+
+    The dashed line is the metric `ceiling`, the longest where labels differ. None if nobody logged `metric`.
+    """
+    lines, words, limits = [], [], []
+    for label, seeds in logs.items():
+        curves = {seed: curve for seed, log in seeds.items() if (curve := _curve(log, metric))}
+        if curves:
+            mean, name = _mean(curves), _plotly(label)
+            lines += [
+                _line(curve, name, tone[label], faint=False)
+                for curve in ([mean] if mean else curves.values())
+            ]
+            words.append(f"{label} {_in_words(curves, metric).removeprefix(f'{metric}: ')}")
+        limits += [curve for log in seeds.values() if ceiling and (curve := _curve(log, ceiling))]
+    if not lines:
+        return None
+    if limits and ceiling:
+        limit = _line(max(limits, key=len), ceiling, "baseline", faint=True)
+        lines.append(limit | {"line": {"width": 1, "dash": "dash"}})
+    return {"data": lines, "layout": _CURVES, "caption": f"{metric}: {'; '.join(words)}"}
+
+
+def _mean(curves: Mapping[int, Mapping[int, float]]) -> dict[int, float] | None:
+    """The mean over seeds, None where they were logged at different steps."""
+    grids = {tuple(curve) for curve in curves.values()}
+    if len(grids) > 1:
+        return None
+    return {x: sum(curve[x] for curve in curves.values()) / len(curves) for x in grids.pop()}
 
 
 def _curve(log: Logged, metric: str) -> dict[int, float]:
@@ -151,3 +177,11 @@ def _plotly(text: str) -> str:
 
 def _short(label: str) -> str:
     return _plotly(label if len(label) <= 22 else f"{label[:21]}\N{HORIZONTAL ELLIPSIS}")
+
+
+_CURVES: Figure = {
+    "height": 230,
+    "margin": {"l": 48, "r": 12, "t": 8, "b": 52},
+    "xaxis": {"title": _title("images seen"), "tickformat": "~s", "nticks": 5, "zeroline": False},
+    "yaxis": {"tickformat": "~g", "nticks": 5, "zeroline": False},
+}

@@ -20,6 +20,7 @@ _AUDITED = {
     "dataset": "Dataset",
     "backbone": "Backbone",
     "batch_size": "Batch size",
+    "lr": "Peak learning rate",
     "images_seen": "Images seen",
     "steps": "Optimizer steps",
     "views_seen": "Views seen",
@@ -36,6 +37,7 @@ _DETAILS = {
     "status": "status",
     "collapse_verdict": "verdict",
     "collapse_cause": "cause",
+    "collapse_alarm": "alarm",
     "encoder": "encoder",
     "knn_k": "k",
     "knn_top1": "k-NN top-1 %",
@@ -46,6 +48,7 @@ _DETAILS = {
     "finetune_top1": "tuned top-1 %",
     "sgd_probe_top1": "SGD probe top-1 %",
     **LABEL_FREE,
+    "lr": "peak lr",
     "final_loss": "final loss",
     "steps": "steps",
     "images_seen": "images seen",
@@ -56,7 +59,19 @@ _DETAILS = {
     "precision": "precision",
     "config_hash": "config hash",
 }
-_WORDS = {"label", "status", "collapse_verdict", "collapse_cause", "encoder", "precision", "config_hash"}
+_WORDS = {
+    "label",
+    "status",
+    "collapse_verdict",
+    "collapse_cause",
+    "collapse_alarm",
+    "encoder",
+    "precision",
+    "config_hash",
+}
+
+
+Logs = dict[str, dict[int, figures.Logged]]
 
 
 class Fact(NamedTuple):
@@ -128,7 +143,9 @@ def _page(folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
     bench, rows, headline = results["bench"], results["rows"], _headline(results)
     summaries = [item for item, _ in headline["table"].lines]
     scores = figures.score_figure(summaries, bench.get("primary_metric") or "knn_top1", headline["tone"])
-    curves, names = _curves(folder, rows, headline["tone"])
+    logs = _logs(folder, rows)
+    curves, names = _curves(logs, headline["tone"])
+    prototypes = _prototypes(logs, headline["tone"])
     shown = galleries.are_shown(bench)
     views = galleries.crops(folder, rows, summaries) if shown else []
     plan = _load(folder / "plan.json")
@@ -139,7 +156,9 @@ def _page(folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
         "has_scores": bool(scores["data"]),
         "curves": curves,
         "metric_names": names,
-        "figures": {"scores": scores, "curves": curves},
+        "prototypes": prototypes,
+        "prototype_labels": [label for label, seeds in logs.items() if _has_prototypes(seeds)],
+        "figures": {"scores": scores, "curves": curves, "prototypes": prototypes},
         "points": figures.POINTS,
         "evaluation": bench.get("evaluation_of"),
         "has_baseline": any(item.is_baseline for item in summaries),
@@ -183,15 +202,29 @@ def _facts(bench: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
 
 
-def _curves(
-    folder: Path, rows: Sequence[Row], tone: Mapping[str, str]
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Per trained label its figures by metric, and the names of all metrics."""
-    logs: dict[str, dict[int, figures.Logged]] = {}
+def _logs(folder: Path, rows: Sequence[Row]) -> Logs:
+    """Per trained label and seed what was logged."""
+    logs: Logs = {}
     for row in rows:
         if not is_reference(row):
             log = figures.read_metrics(galleries.cell(folder, row) / "metrics.jsonl")
             logs.setdefault(row["label"], {})[row["seed"]] = log
+    return logs
+
+
+def _prototypes(logs: Logs, tone: Mapping[str, str]) -> list[figures.Figure]:
+    """Entropy of the targets and divergence from them, all methods with prototypes in one chart each."""
+    logs = {label: seeds for label, seeds in logs.items() if _has_prototypes(seeds)}
+    entropy = figures.overlay_figure(logs, "teacher_entropy", tone, ceiling="uniform_entropy")
+    return [figure for figure in (entropy, figures.overlay_figure(logs, "kl", tone)) if figure]
+
+
+def _has_prototypes(seeds: Mapping[int, figures.Logged]) -> bool:
+    return {"teacher_entropy", "kl", "uniform_entropy"} <= set(figures.metric_names(list(seeds.values())))
+
+
+def _curves(logs: Logs, tone: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Per trained label its figures by metric, and the names of all metrics."""
     names = figures.metric_names([log for seeds in logs.values() for log in seeds.values()])
     curves = []
     for label, seeds in logs.items():

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ssl_zoo.bench.report.words import is_number, points, reason
 from ssl_zoo.bench.statistics import Interval, mean_interval, paired_interval
+from ssl_zoo.evaluation.collapse import explain_collapse
 
 Row = Mapping[str, Any]
 
@@ -235,7 +236,7 @@ def _points_over(item: Summary, reference: Summary) -> float:
 
 
 def remarks(rows: Sequence[Row], primary_metric: str) -> list[str]:
-    """What did not finish and why, a sentence per run, and which methods ended below where they started."""
+    """What did not finish and why, which runs collapsed, and which methods ended below where they started."""
     unfinished = [
         f"{row['label']} seed {row['seed']} {row['status']}: {reason(row.get('error'), row['status'])}"
         for row in rows
@@ -250,4 +251,22 @@ def remarks(rows: Sequence[Row], primary_metric: str) -> list[str]:
         for item in _scored(summaries)
         if round(gained := _points_over(item, start), 1) < 0
     ]
-    return unfinished + worse
+    return unfinished + [_collapse(row) for row in rows if _signs(row)] + worse
+
+
+def _signs(row: Row) -> dict[str, str]:
+    """What of a run collapsed, and how; what the alarm said in training counts where the cause says less."""
+    signs = {
+        "features": row.get("collapse_verdict"),
+        "prototypes": row.get("collapse_cause"),
+        "in training": row.get("collapse_alarm"),
+    }
+    if signs["prototypes"] or signs["in training"] == signs["features"]:
+        del signs["in training"]
+    return {what: sign for what, sign in signs.items() if sign and explain_collapse(sign)}
+
+
+def _collapse(row: Row) -> str:
+    ended = f" was ended at step {row['steps']}" if row.get("status") == "collapsed" else ""
+    words = [f"{what} {sign}, {explain_collapse(sign)}" for what, sign in _signs(row).items()]
+    return f"{row['label']} seed {row['seed']}{ended}: {'; '.join(words)}"

@@ -9,9 +9,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_zoo.ema import EMA
+from ssl_zoo.ema import EMA, horizon
 from ssl_zoo.method import Augment, Method, MethodConfig, Step, StepOutput, Views, ViewSpec
-from ssl_zoo.nets import Backbone, Branch, cross_view_pairs, each_view
+from ssl_zoo.nets import Backbone, Branch, cross_view_pairs, each_view, feature_std
 from ssl_zoo.optim import Fraction, OptimConfig
 from ssl_zoo.registry import register_method
 from ssl_zoo.schedules import cosine
@@ -61,7 +61,13 @@ class BYOL(Method):
         predictions = each_view(
             nn.Sequential(self.online, self.predictor), views.global_crops, views.local_crops
         )
-        return StepOutput(byol_loss(predictions, targets), {"momentum": torch.tensor(self.momentum(step))})
+        momentum = self.momentum(step)
+        metrics = {
+            "target_std": feature_std(targets.flatten(0, 1)),
+            "momentum": torch.tensor(momentum),
+            "horizon": torch.tensor(horizon(momentum)),
+        }
+        return StepOutput(byol_loss(predictions, targets), metrics)
 
     def on_step_end(self, outputs: Sequence[StepOutput], step: Step) -> None:
         self.target.update(self.online, self.momentum(step))

@@ -1,5 +1,6 @@
-"""DINO's loss and its center state."""
+"""DINO's loss, its center state and what both say about collapse."""
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -16,7 +17,8 @@ class DINOLoss(nn.Module):
 
     Mean over pairs of different views and over images of -sum_k softmax((t - c) / T_t) log softmax(s / T_s)
     (Caron et al. 2021, eq. 3, averaged as in the official code). The buffer `center` [1, K] moves only in
-    `update_center`.
+    `update_center`. `centering` "sinkhorn" balances the prototypes over each batch instead of subtracting a
+    center, which suits few classes and small batches; "none" lets one prototype win.
     """
 
     center: Tensor
@@ -117,10 +119,29 @@ def _at_least_float32(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
+def prototype_metrics(loss: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """What tells collapses apart, from a step's loss and its targets [T, B, K]; in nats, nothing waits.
+
+    loss = teacher_entropy + kl, h(Pt) + KL(Pt || Ps), means over pairs and images; `batch_entropy` is
+    H(E[Pt]), `uniform_entropy` ln K, `loss_gap` the loss's distance from it (Caron et al. 2021, sec. 5.3).
+    """
+    loss, uniform = loss.detach(), math.log(targets.shape[-1])
+    entropy = torch.special.entr(targets).sum(-1).mean()
+    return {
+        "teacher_entropy": entropy,
+        "kl": loss - entropy,
+        "batch_entropy": torch.special.entr(targets.mean((0, 1))).sum(),
+        "uniform_entropy": torch.tensor(uniform),
+        "loss_gap": (loss - uniform).abs(),
+    }
+
+
 def sinkhorn(scores: Tensor, iterations: int = 3) -> Tensor:
     """Assignments [N, K] whose rows sum to 1 and columns nearly to N / K, from scores / temperature [N, K].
 
-    Sinkhorn-Knopp in the log domain (Cuturi 2013; DINOv2's alternative to centering).
+    Sinkhorn-Knopp in the log domain, where it cannot overflow: columns, then rows, three times (Cuturi 2013;
+    DINOv2's alternative to centering). N are the images of all teacher views together. Every prototype gets
+    its share whatever the scores, so that no center has to move, and few images are enough.
     """
     log_q = scores
     for _ in range(iterations):

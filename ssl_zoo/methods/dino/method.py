@@ -7,11 +7,11 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from ssl_zoo.ema import EMA
+from ssl_zoo.ema import EMA, horizon
 from ssl_zoo.method import Augment, Method, MethodConfig, Step, StepOutput, Views, ViewSpec
 from ssl_zoo.methods.dino.head import DINOHead
-from ssl_zoo.methods.dino.loss import Centering, DINOLoss
-from ssl_zoo.nets import Backbone, Branch
+from ssl_zoo.methods.dino.loss import Centering, DINOLoss, prototype_metrics
+from ssl_zoo.nets import Backbone, Branch, feature_std
 from ssl_zoo.optim import Fraction, OptimConfig
 from ssl_zoo.registry import register_method
 from ssl_zoo.schedules import cosine, linear
@@ -28,7 +28,10 @@ _VIEWS = ViewSpec(
 
 
 class DINOConfig(MethodConfig):
-    """Defaults for 5,000 to 50,000 small images; the paper's stand in `benchmarks/recipes`."""
+    """Defaults for 5,000 to 50,000 small images; the paper's stand in `benchmarks/recipes`.
+
+    `teacher_temperature_plateaus` warms up in so many steps, as the official code does once per epoch.
+    """
 
     out_dim: Size = 2048
     hidden_dim: Size = 512
@@ -40,6 +43,7 @@ class DINOConfig(MethodConfig):
     teacher_temperature: Positive = 0.07
     warmup_teacher_temperature: Positive = 0.04
     teacher_temperature_warmup_fraction: Fraction = 0.3
+    teacher_temperature_plateaus: Size | None = None
     center_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     centering: Centering = "mean"
     teacher_momentum: Fraction = 0.99
@@ -77,25 +81,22 @@ class DINO(Method):
         return self.teacher.module.backbone
 
     def forward(self, views: Views, step: Step) -> StepOutput:
-        c = self.config
-        temperature = linear(
-            step.progress,
-            c.warmup_teacher_temperature,
-            c.teacher_temperature,
-            c.teacher_temperature_warmup_fraction,
-        )
+        temperature, momentum = self.temperature(step), self.momentum(step)
         with torch.no_grad():
-            teacher = self.teacher.module.by_resolution(views.global_crops)
-        student = self.student.by_resolution(views.global_crops, views.local_crops)
+            teacher_features = self.teacher.module.features_by_resolution(views.global_crops)
+            teacher = self.teacher.module.project(teacher_features)
+        features = self.student.features_by_resolution(views.global_crops, views.local_crops)
+        student = self.student.project(features)
         targets = self.loss.teacher_distribution(teacher, temperature)
         loss = self.loss.cross_entropy(student, targets)
-        entropy = torch.special.entr(targets).sum(-1).mean()
         metrics = {
-            "teacher_entropy": entropy,
-            "kl": loss.detach() - entropy,
+            **prototype_metrics(loss, targets),
+            "student_std": feature_std(features[: len(teacher)].detach().flatten(0, 1)),
+            "teacher_std": feature_std(teacher_features.flatten(0, 1)),
             "center_norm": self.loss.center.norm(),
             "teacher_temperature": torch.tensor(temperature),
-            "momentum": torch.tensor(self.momentum(step)),
+            "momentum": torch.tensor(momentum),
+            "horizon": torch.tensor(horizon(momentum)),
         }
         return StepOutput(loss, metrics, carry=teacher)
 
@@ -110,3 +111,9 @@ class DINO(Method):
 
     def momentum(self, step: Step) -> float:
         return cosine(step.progress, self.config.teacher_momentum, 1.0)
+
+    def temperature(self, step: Step) -> float:
+        c = self.config
+        start, end = c.warmup_teacher_temperature, c.teacher_temperature
+        duration, plateaus = c.teacher_temperature_warmup_fraction, c.teacher_temperature_plateaus
+        return linear(step.progress, start, end, duration, plateaus)

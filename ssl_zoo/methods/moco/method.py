@@ -9,13 +9,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_zoo.ema import EMA
+from ssl_zoo.ema import EMA, horizon
 from ssl_zoo.method import Augment, Method, MethodConfig, Step, StepOutput, Views, ViewSpec
 from ssl_zoo.nets import (
     Backbone,
     Branch,
     cross_view_pairs,
     each_view,
+    feature_std,
     group_batch_norms,
     groups_of_two_or_more,
 )
@@ -80,7 +81,11 @@ class MoCo(Method):
             contrastive_loss(queries[j], keys[i], self.queue, self.config.temperature)
             for i, j in cross_view_pairs(len(keys), len(queries))
         ]
-        metrics = {"momentum": torch.tensor(self.config.key_momentum)}
+        metrics = {
+            "key_std": feature_std(keys.flatten(0, 1)),
+            "momentum": torch.tensor(self.config.key_momentum),
+            "horizon": torch.tensor(horizon(self.config.key_momentum)),
+        }
         return StepOutput(torch.stack(losses).mean(), metrics, carry=keys)
 
     def on_step_end(self, outputs: Sequence[StepOutput], step: Step) -> None:
