@@ -1,13 +1,13 @@
 """A cell, the unit that is planned, hashed, run and kept, and the files in which a folder holds its cells."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from ssl_zoo.bench.config import BackboneEntry, DataConfig
+from ssl_zoo.files import write_text
 
 
 class Shared(BaseModel):
@@ -92,16 +92,6 @@ def write_plan(folder: Path, cells: list[Cell]) -> list[Cell]:
         write_text(place / "cell.json", cell.model_dump_json(indent=1))
     write_text(file, json.dumps({"cells": [cell.model_dump(mode="json") for cell in merged]}, indent=1))
     return merged
-
-
-def write_text(file: Path, text: str) -> None:
-    """Replace a file atomically."""
-    temporary = file.with_suffix(file.suffix + ".tmp")
-    with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, file)
 
 
 def _differences(old: Shared, new: Shared) -> list[str]:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo.bench.cells import Cell, write_text
+from ssl_zoo.bench.cells import Cell
 from ssl_zoo.bench.runner import Emit, identity, run_cell
+from ssl_zoo.files import write_text
 
 Executor = Callable[[Cell, Path, Emit], str]
 

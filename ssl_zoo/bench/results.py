@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo.bench.cells import Cell, write_text
+from ssl_zoo.bench.cells import Cell
 from ssl_zoo.evaluation.collapse import collapse_verdict
+from ssl_zoo.files import write_text
 
 _LONG_HORIZON = 0.2  # of the run; a teacher that averages over more still remembers its random start
 

@@ -16,7 +16,7 @@ from torchvision.utils import make_grid, save_image
 
 from ssl_zoo.backbones.weights import check_weights
 from ssl_zoo.bench.assess import assess
-from ssl_zoo.bench.cells import Cell, write_text
+from ssl_zoo.bench.cells import Cell
 from ssl_zoo.bench.config import import_plugin
 from ssl_zoo.bench.plan import build, build_backbone, open_dataset
 from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD
@@ -27,6 +27,7 @@ from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.data.splits import roles
 from ssl_zoo.evaluation.encoder import Encoder, frozen_encoder, save_encoder
 from ssl_zoo.evaluation.features import to_input
+from ssl_zoo.files import write_text
 from ssl_zoo.method import Method
 from ssl_zoo.nets import Backbone
 from ssl_zoo.registry import method_class
