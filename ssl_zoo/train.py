@@ -156,7 +156,7 @@ def fit(
     method.to(place).to(memory_format=torch.channels_last).train()
     for part in method.modules() if compile_backbones else ():
         if isinstance(part, Backbone):
-            part.compile()  # type: ignore[no-untyped-call]
+            part.compile()
     optimizer = create_optimizer(method.param_groups(), method.config.optim)
     run = {
         "seed": seed,

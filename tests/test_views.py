@@ -16,13 +16,13 @@ from ssl_zoo.data.augment import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     adapt,
-    apply_look,
     normalize,
     resize_crops,
     to_planes,
     to_rows,
 )
 from ssl_zoo.data.collate import MultiCropCollate
+from ssl_zoo.data.colour import LARGE, apply_look
 from ssl_zoo.data.parameters import draw_boxes, draw_look
 from ssl_zoo.draws import hash64
 from ssl_zoo.method import Augment, ViewSpec
@@ -138,6 +138,24 @@ def test_blur_of_odd_and_tiny_crops_equals_torchvision(size):
     blurred = apply_look(to_planes(images), look, [view]).transpose(0, 1)
     expected = torch.stack([reference_look(image / 255, look, row) for row, image in enumerate(images)])
     assert (blurred - expected).abs().max() < 0.01 * LEVEL
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_large_crops_are_worked_on_one_by_one_and_equal_torchvision(channels):
+    view = dataclasses.replace(FULL, blur_p=0.5, jitter_p=0.7)
+    images = textures(12, channels, LARGE + 10, LARGE + 10)
+    look = draw_look([view], keys(12), 0)
+    made = apply_look(to_planes(images), look, [view])
+    flat = look._replace(flip=torch.zeros(12, dtype=torch.bool))
+    expected = torch.stack([reference_look(image / 255, flat, row) for row, image in enumerate(images)], 1)
+    error = (made - expected).abs() / LEVEL
+    assert error.max() < 1.01  # solarize inverts from 127.5 levels
+    assert (error < 0.01).float().mean() > 0.999
+    for start in range(0, 12, 5):
+        some = look._make(field[start : start + 5] for field in look)
+        assert torch.equal(
+            apply_look(to_planes(images[start : start + 5]), some, [view]), made[:, start : start + 5]
+        )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from lightly.loss import DINOLoss as LightlyLoss
 from torch import Tensor
 
 from benchmarks.versus.timing import interleaved, repeated, timed
-from ssl_zoo.data import augment
+from ssl_zoo.data import colour
 from ssl_zoo.data.parameters import Look, draw_look
 from ssl_zoo.draws import hash64
 from ssl_zoo.evaluation import search
@@ -72,9 +72,9 @@ def compiled_colour(rounds: int, crops: int = 256) -> Row:
     views = [Augment(32, (0.4, 1.0))] * 2
     look = draw_look(views, hash64(0, 0, torch.arange(crops // 2)), 0)
     planes = torch.rand(3, crops, 32, 32)
-    plain = repeated(lambda: augment.apply_look(planes.clone(), look, views))
-    with mock.patch.object(augment, "_change", _change_all):
-        kernel = torch.compile(lambda x, *parts: augment.apply_look(x, Look(*parts), views), dynamic=False)
+    plain = repeated(lambda: colour.apply_look(planes.clone(), look, views))
+    with mock.patch.object(colour, "_change", _change_all):
+        kernel = torch.compile(lambda x, *parts: colour.apply_look(x, Look(*parts), views), dynamic=False)
         compiling = timed(lambda: kernel(planes.clone(), *look))
     compiled = repeated(lambda: kernel(planes.clone(), *look))
     seconds = interleaved({"eager": plain, "compiled": compiled}, rounds, 5)

@@ -12,7 +12,6 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ssl_zoo.data.augment import (
     SMALL,
-    apply_look,
     flip_some,
     from_planes,
     normalize,
@@ -21,6 +20,7 @@ from ssl_zoo.data.augment import (
     to_planes,
     to_rows,
 )
+from ssl_zoo.data.colour import apply_look
 from ssl_zoo.data.parameters import Boxes, Look, draw_boxes, draw_look
 from ssl_zoo.draws import hash64
 from ssl_zoo.method import Augment, Views, ViewSpec
@@ -110,7 +110,7 @@ class MultiCropCollate:
         made = []
         for slot, views in self._groups:
             look = draw_look(views, key, slot)
-            planes = flip_some(to_planes(_joined(cut[slot : slot + len(views)])), look.flip)
+            planes = to_planes(flip_some(_joined(cut[slot : slot + len(views)]), look.flip))
             made.append(_finished(planes, look, views))
         return self._views(made, index, key)
 
