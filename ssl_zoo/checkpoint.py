@@ -45,9 +45,8 @@ class Checkpoint:
             if state is None:
                 continue
             if state["run"] != self.run:
-                raise ValueError(
-                    f"{file} belongs to another run: {_difference(state['run'], self.run)}; use another folder"
-                )
+                difference = _difference(state["run"], self.run)
+                raise ValueError(f"{file} belongs to another run: {difference}; use another folder")
             method.load_state_dict(state["method"])
             optimizer.load_state_dict(state["optimizer"])
             with metrics.open("r+b") as log:
@@ -92,20 +91,20 @@ class Checkpoint:
         except OSError as error:
             raise explained(error, file) from error
 
-    def last_record(self) -> dict[str, float]:
-        """The last logged record, for a run that was already complete."""
-        if self.folder is None:
-            return {}
-        lines = (self.folder / "metrics.jsonl").read_text().splitlines()
-        last: dict[str, float] = json.loads(lines[-1])
-        return last
-
     def _logged_bytes(self) -> int:
         """How long `metrics.jsonl` is, once it is on the disk."""
         assert self.folder is not None
         with (self.folder / "metrics.jsonl").open("ab") as log:
             os.fsync(log.fileno())
             return log.tell()
+
+
+def last_record(folder: Path) -> dict[str, float]:
+    """The last whole record of the `metrics.jsonl` in `folder`; empty if there is none."""
+    file = folder / "metrics.jsonl"
+    lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+    record: dict[str, float] = json.loads(lines[-1]) if lines else {}
+    return record
 
 
 def _read(file: Path) -> dict[str, Any] | None:
@@ -134,7 +133,7 @@ def _checksum(value: Any, start: int = 0) -> int:
     if isinstance(value, Tensor):
         start = zlib.crc32(f"{value.dtype} {tuple(value.shape)}".encode(), start)
         flat = value.detach().cpu().contiguous().flatten()
-        return zlib.crc32(flat.view(torch.uint8).numpy(), start) if flat.numel() else start
+        return zlib.crc32(flat.view(torch.uint8).numpy().data, start) if flat.numel() else start
     return zlib.crc32(repr(value).encode(), start)
 
 

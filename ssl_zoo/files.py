@@ -36,13 +36,17 @@ def write_text(file: Path, text: str) -> None:
 
 def explained(error: OSError, file: Path) -> OSError:
     """The error with what to do about it; others than a full disk as they are."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if not is_disk_full(error):
         return error
     return OSError(
         error.errno,
         f"no space left to write {file}: make space and run the same command again, it goes on from the last "
         "checkpoint",
     )
+
+
+def is_disk_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
-from ssl_zoo.checkpoint import Checkpoint
+from ssl_zoo.checkpoint import Checkpoint, last_record
 from ssl_zoo.data.collate import MultiCropCollate
 from ssl_zoo.data.datasets import Dataset, Split
 from ssl_zoo.data.loading import train_views
@@ -139,9 +139,9 @@ def fit(
     """Train a method on images, never labels; with `out`, log to and resume bit-exactly from that folder.
 
     `dataset` is a split, or a data set whose `pretrain` split is taken; `workers` processes decode photos
-    (None: one per core, up to 8); checkpoints come every `checkpoint_seconds`, or more rarely where they would
-    cost more than a percent (0: after each step); `compile_backbones` by torch.compile, in place, which pays on GPUs only;
-    `on_log` receives each logged record.
+    (None: one per core, up to 8). Checkpoints come every `checkpoint_seconds`, more rarely where they would
+    cost more than a percent; 0: after each step. `compile_backbones` by torch.compile, in place, which pays
+    on GPUs only; `on_log` receives each logged record.
     Raises ValueError for a budget below one step or a checkpoint of another run, FloatingPointError once
     loss, metrics or weights are not finite, TrainingStopped when `should_stop()` turned true.
     """
@@ -213,6 +213,5 @@ def fit(
     spec = method.config.views
     views_seen = total * batch_size * (len(spec.global_views) + spec.local_count)
     seconds = spent + time.perf_counter() - began
-    return FitResult(
-        method, total, total * batch_size, views_seen, seconds, record or checkpoint.last_record()
-    )
+    record = record or (last_record(Path(out)) if out is not None else {})
+    return FitResult(method, total, total * batch_size, views_seen, seconds, record)

@@ -1,6 +1,7 @@
 """A cell, the unit that is planned, hashed, run and kept, and the files in which a folder holds its cells."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from ssl_zoo.bench.config import BackboneEntry, DataConfig
 from ssl_zoo.files import write_text
+
+logger = logging.getLogger(__name__)
 
 
 class Shared(BaseModel):
@@ -92,6 +95,19 @@ def write_plan(folder: Path, cells: list[Cell]) -> list[Cell]:
         write_text(place / "cell.json", cell.model_dump_json(indent=1))
     write_text(file, json.dumps({"cells": [cell.model_dump(mode="json") for cell in merged]}, indent=1))
     return merged
+
+
+def read_result(place: Path) -> dict[str, Any]:
+    """The result of the cell in the folder `place`; empty if there is none, or none that can be read."""
+    file = place / "result.json"
+    try:
+        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        logger.warning("%s is damaged (%s): the cell runs again", file, error)
+        return {}
+    return result
 
 
 def _differences(old: Shared, new: Shared) -> list[str]:
