@@ -205,8 +205,14 @@ def run_cell(cell: Path, /, *, attached: Annotated[bool, Parameter(negative="", 
     from ssl_zoo.bench.runner import run_cell
 
     asked: list[int] = []
+
+    def stop(received: int, _frame: object) -> None:
+        if received == signal.SIGINT and received in asked:
+            os._exit(130)  # asked twice: now
+        asked.append(received)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _frame: asked.append(received))
+        signal.signal(number, stop)
     parent = os.getppid()
 
     def should_stop() -> bool:
@@ -224,7 +230,7 @@ app.command(cli_use.attention)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: exit code 0 fine, 1 a cell failed, 2 usage or configuration, 130 interrupted."""
+    """Entry point: exit code 0 fine, 1 a cell or a file failed, 2 usage or configuration, 130 interrupted."""
     try:
         code = app(
             sys.argv[1:] if arguments is None else arguments,
@@ -235,6 +241,9 @@ def main(arguments: list[str] | None = None) -> None:
     except (CycloptsError, ValueError, FileNotFoundError, ImportError) as error:
         print(f"ssl-zoo: {error}", file=sys.stderr)
         code = 2
+    except OSError as error:
+        print(f"ssl-zoo: {error}", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         print("interrupted: what is finished is kept; the same command goes on", file=sys.stderr)
         code = 130

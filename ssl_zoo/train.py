@@ -1,8 +1,6 @@
 """The training loop, one for all methods, and its checkpoint."""
 
-import json
-import logging
-import os
+import hashlib
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,6 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
+from ssl_zoo.checkpoint import Checkpoint, logged_records
 from ssl_zoo.data.collate import MultiCropCollate
 from ssl_zoo.data.datasets import Dataset, Split
 from ssl_zoo.data.loading import train_views
@@ -23,10 +22,10 @@ from ssl_zoo.nets import Backbone
 from ssl_zoo.optim import OptimConfig, clip_gradients, create_optimizer, set_schedule
 from ssl_zoo.watch import Watch, require_finite
 
-logger = logging.getLogger(__name__)
-
 Precision = Literal["fp32", "bf16"]
 Positive = Annotated[float, Field(gt=0)]
+
+_PAUSE = 100  # times what a checkpoint took: they cost below one percent
 
 
 class Budget(BaseModel):
@@ -140,8 +139,9 @@ def fit(
     """Train a method on images, never labels; with `out`, log to and resume bit-exactly from that folder.
 
     `dataset` is a split, or a data set whose `pretrain` split is taken; `workers` processes decode photos
-    (None: one per core, up to 8); `compile_backbones` by torch.compile, in place, which pays on GPUs only;
-    `on_log` receives each logged record.
+    (None: one per core, up to 8). Checkpoints come every `checkpoint_seconds`, more rarely where they would
+    cost more than a percent; 0: after each step. `compile_backbones` by torch.compile, in place, which pays
+    on GPUs only; `on_log` receives each logged record.
     Raises ValueError for a budget below one step or a checkpoint of another run, FloatingPointError once
     loss, metrics or weights are not finite, TrainingStopped when `should_stop()` turned true.
     """
@@ -164,28 +164,40 @@ def fit(
         "batch_size": batch_size,
         "images": split.fingerprint,
         "precision": number,
+        "method": method.name,
+        "config": hashlib.sha256(method.config.model_dump_json().encode()).hexdigest()[:16],
     }
-    checkpoint = _Checkpoint(Path(out) if out is not None else None, run)
+    checkpoint = Checkpoint(Path(out) if out is not None else None, run)
     start, spent = checkpoint.load(method, optimizer)
     began = saved = time.perf_counter()
+    pause = checkpoint_seconds
     watch = Watch(place)
     record: dict[str, float] = {}
 
     steps = range(start, total)
     loaded = train_views(split, sampler, collate, steps, device=place, workers=workers)
+
+    def save(step: int) -> None:
+        require_finite(method, step - 1)
+        checkpoint.save(method, optimizer, step, spent + time.perf_counter() - began)
+
     for index, views in zip(steps, loaded, strict=True):
+        if should_stop():
+            if index > start:
+                watch.read()
+                save(index)
+            raise TrainingStopped(index)
         step = Step(index, total)
         torch.manual_seed(seed_from(seed, index, 0))
         output = train_step(method, method, optimizer, views, step, number)
         watch.see(output, index)
 
-        done, stop, last = index + 1, should_stop(), index + 1 == total
-        log = index == 0 or done % log_every == 0 or last or stop
-        save = last or stop or time.perf_counter() - saved > checkpoint_seconds
-        if not (log or save):
+        done, last = index + 1, index + 1 == total
+        log = index == 0 or done % log_every == 0 or last
+        due = last or time.perf_counter() - saved > pause
+        if not (log or due):
             continue  # the device goes on without waiting for Python
         values, now = watch.read(), time.perf_counter()
-        seconds = spent + now - began
         if log:
             record = {
                 "step": done,
@@ -193,85 +205,19 @@ def fit(
                 "loss": values.pop("loss"),
                 "lr": optimizer.param_groups[0]["lr"],
                 **values,
-                "seconds": seconds,
+                "seconds": spent + now - began,
                 "images_per_second": (done - start) * batch_size / (now - began),
             }
-            if index == 0 or done % log_every == 0 or last:
-                checkpoint.log(record)
+            checkpoint.log(record)
             if on_log is not None:
                 on_log(record)
-        if save:
-            require_finite(method, index)
-            checkpoint.save(method, optimizer, done, seconds)
-            saved = now
-        if stop and not last:
-            raise TrainingStopped(done)
+        if due:
+            save(done)
+            saved = time.perf_counter()
+            pause = max(checkpoint_seconds, _PAUSE * (saved - now)) if checkpoint_seconds else 0.0
     spec = method.config.views
     views_seen = total * batch_size * (len(spec.global_views) + spec.local_count)
     seconds = spent + time.perf_counter() - began
-    return FitResult(
-        method, total, total * batch_size, views_seen, seconds, record or checkpoint.last_record()
-    )
-
-
-class _Checkpoint:
-    """The folder of one run: `metrics.jsonl` and `checkpoint.pt`, or nothing if `folder` is None."""
-
-    def __init__(self, folder: Path | None, run: dict[str, Any]) -> None:
-        self.folder = folder
-        self.run = run
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-
-    def load(self, method: Method, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
-        """Restore method, optimizer and log; returns the step to go on from and the seconds spent before."""
-        if self.folder is None:
-            return 0, 0.0
-        file, metrics = self.folder / "checkpoint.pt", self.folder / "metrics.jsonl"
-        if not file.exists():
-            metrics.write_bytes(b"")
-            return 0, 0.0
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        if state["run"] != self.run:
-            raise ValueError(
-                f"{file} belongs to another run: {state['run']}, not {self.run}; use another folder"
-            )
-        method.load_state_dict(state["method"])
-        optimizer.load_state_dict(state["optimizer"])
-        with metrics.open("r+b") as log:
-            log.truncate(state["metrics_bytes"])  # what was logged after the checkpoint will be logged again
-        logger.info("continuing from step %d of %d", state["step"], self.run["total"])
-        return state["step"], state["seconds"]
-
-    def save(self, method: Method, optimizer: torch.optim.Optimizer, step: int, seconds: float) -> None:
-        """Write the checkpoint atomically: temporary file, fsync, rename."""
-        if self.folder is None:
-            return
-        metrics = self.folder / "metrics.jsonl"
-        state = {
-            "run": self.run,
-            "step": step,
-            "seconds": seconds,
-            "metrics_bytes": metrics.stat().st_size if metrics.exists() else 0,
-            "method": method.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        }
-        temporary = self.folder / "checkpoint.pt.tmp"
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.folder / "checkpoint.pt")
-
-    def log(self, record: dict[str, float]) -> None:
-        if self.folder is not None:
-            with (self.folder / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(record) + "\n")
-
-    def last_record(self) -> dict[str, float]:
-        """The last logged record, for a run that was already complete."""
-        if self.folder is None:
-            return {}
-        lines = (self.folder / "metrics.jsonl").read_text().splitlines()
-        last: dict[str, float] = json.loads(lines[-1])
-        return last
+    if not record and out is not None:
+        record = logged_records(Path(out))[-1]
+    return FitResult(method, total, total * batch_size, views_seen, seconds, record)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ssl_zoo.backbones.external import PREFIX, pretrained_weights
 from ssl_zoo.backbones.resnet import ResNet
-from ssl_zoo.checkpoints import read_checkpoint
 from ssl_zoo.errors import listed
+from ssl_zoo.foreign import read_checkpoint
 from ssl_zoo.nets import Backbone
 
 Weights = dict[str, Tensor]

@@ -15,12 +15,14 @@ from types import ModuleType
 from typing import Any
 
 from ssl_zoo.bench import config as configuration
-from ssl_zoo.bench.cells import Cell, write_plan, write_text
-from ssl_zoo.bench.config import BenchConfig
+from ssl_zoo.bench.cells import Cell, read_result, write_plan
+from ssl_zoo.bench.config import BenchConfig, RunConfig
 from ssl_zoo.bench.executors import EXECUTORS
+from ssl_zoo.bench.lock import FILES, one_writer
 from ssl_zoo.bench.plan import Plan, plan
 from ssl_zoo.bench.progress import Progress
 from ssl_zoo.bench.results import FINISHED, Results, collect
+from ssl_zoo.files import write_text
 
 __all__ = ["Results", "bench", "run_bench"]
 
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 _PACKAGES = ("ssl-zoo", "torch", "torchvision", "lightly", "timm", "scikit-learn", "faiss-cpu", "numpy")
 _LONG = 30  # minutes; above, the plan also names the budget that fits in _SHORT
 _SHORT = 10
+_LASTING = ("FloatingPointError", "ValueError", "TypeError")  # what fails again
 
 
 def bench(
@@ -68,26 +71,43 @@ def run_bench(
     terms = _terms(config, planned)
     if dry_run:
         return collect(folder, planned.cells, terms)
-    if overwrite and (folder / "plan.json").exists():
-        shutil.rmtree(folder)
-    cells = write_plan(folder, planned.cells)
-    _write_context(folder, config, planned)
-
-    execute = EXECUTORS[config.run.executor]
-    try:
-        with progress:
-            for cell in planned.cells:
-                place = folder / "cells" / cell.folder
-                if _is_done(place):
-                    progress.kept(cell)
-                    continue
-                status = execute(cell, place, progress.follow(cell))
-                progress.finished(cell, status, place)
-    finally:
-        results = collect(folder, cells, {**terms, **_growing(cells)})
-        results.save()
-        progress.show(results)
+    with one_writer(folder):
+        if overwrite:
+            _empty(folder)
+        cells = write_plan(folder, planned.cells)
+        _write_context(folder, config, planned)
+        try:
+            with progress:
+                for cell in planned.cells:
+                    _run(cell, folder / "cells" / cell.folder, config.run, progress)
+        finally:
+            results = collect(folder, cells, {**terms, **_growing(cells)})
+            results.save()
+            progress.show(results)
     return results
+
+
+def _run(cell: Cell, place: Path, run: RunConfig, progress: Progress) -> None:
+    """Bring a cell to its result; one that failed for a reason that may pass is started again."""
+    if read_result(place).get("status") in FINISHED:
+        progress.kept(cell)
+        return
+    for left in reversed(range(run.max_restarts + 1)):
+        status = EXECUTORS[run.executor](cell, place, progress.follow(cell))
+        result = read_result(place)
+        if status != "failed" or not left or result["error"].startswith(_LASTING):
+            break
+        progress.restarting(cell, result["error"])
+    progress.finished(cell, status, result)
+
+
+def _empty(folder: Path) -> None:
+    """Remove a bench from its folder, which stays held."""
+    for path in folder.iterdir() if (folder / "plan.json").exists() else ():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in FILES:
+            path.unlink()
 
 
 def estimate(planned: Plan) -> dict[str, float]:
@@ -159,11 +179,6 @@ def _processor() -> str:
         ]
         return names[0] if names else platform.machine()
     return platform.processor() or platform.machine()
-
-
-def _is_done(place: Path) -> bool:
-    file = place / "result.json"
-    return file.exists() and json.loads(file.read_text())["status"] in FINISHED
 
 
 def slug(dataset: str) -> str:

@@ -1,13 +1,16 @@
 """A cell, the unit that is planned, hashed, run and kept, and the files in which a folder holds its cells."""
 
 import json
-import os
+import logging
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from ssl_zoo.bench.config import BackboneEntry, DataConfig
+from ssl_zoo.files import write_text
+
+logger = logging.getLogger(__name__)
 
 
 class Shared(BaseModel):
@@ -95,14 +98,17 @@ def write_plan(folder: Path, cells: list[Cell]) -> list[Cell]:
     return merged
 
 
-def write_text(file: Path, text: str) -> None:
-    """Replace a file atomically."""
-    temporary = file.with_suffix(file.suffix + ".tmp")
-    with temporary.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, file)
+def read_result(place: Path) -> dict[str, Any]:
+    """The result of the cell in the folder `place`; empty if there is none, or none that can be read."""
+    file = place / "result.json"
+    try:
+        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        logger.warning("%s is damaged (%s): the cell runs again", file, error)
+        return {}
+    return result
 
 
 def _differences(old: Shared, new: Shared) -> list[str]:

@@ -91,6 +91,7 @@ class RunConfig(Section):
     workers: Annotated[int, Field(ge=0)] | None = None
     compile: bool = False
     on_collapse: Literal["warn", "stop"] = "warn"
+    max_restarts: Annotated[int, Field(ge=0)] = 0
     checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
     log_every: Count = 20
 

@@ -12,7 +12,7 @@ import torch
 
 from ssl_zoo.bench import slug
 from ssl_zoo.bench.assess import assess
-from ssl_zoo.bench.cells import Cell, write_text
+from ssl_zoo.bench.cells import Cell
 from ssl_zoo.bench.config import DataConfig, EvaluationConfig
 from ssl_zoo.bench.plan import open_dataset, short_name
 from ssl_zoo.bench.progress import Progress
@@ -21,6 +21,7 @@ from ssl_zoo.data.datasets import Dataset
 from ssl_zoo.data.splits import evaluated_on, roles
 from ssl_zoo.evaluation.encoder import load_encoder
 from ssl_zoo.evaluation.sgd_probe import LastBlocks, sgd_probe
+from ssl_zoo.files import write_text
 from ssl_zoo.train import resolve_device
 
 logger = logging.getLogger(__name__)

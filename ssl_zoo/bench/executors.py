@@ -1,5 +1,6 @@
 """How cells run: in a process each (`local`), or in this one for debugging (`inline`)."""
 
+import errno
 import json
 import os
 import signal
@@ -9,14 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo.bench.cells import Cell, write_text
+from ssl_zoo.bench.cells import Cell
 from ssl_zoo.bench.runner import Emit, identity, run_cell
+from ssl_zoo.files import write_text
 
 Executor = Callable[[Cell, Path, Emit], str]
 
 
 def local(cell: Cell, folder: Path, emit: Emit) -> str:
-    """Run the cell by `ssl-zoo run-cell` in a process of its own; its log goes to `log.txt`."""
+    """Run the cell by `ssl-zoo run-cell` in a process of its own; its log goes to `log.txt`.
+
+    Raises OSError when the disk is full: what is there is whole, and the cell goes on from its checkpoint.
+    """
     command = [sys.executable, "-m", "ssl_zoo.cli", "run-cell", str(folder / "cell.json"), "--attached"]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(cell.threads))
     with (folder / "log.txt").open("ab") as log:
@@ -27,7 +32,10 @@ def local(cell: Cell, folder: Path, emit: Emit) -> str:
             code = process.wait()
         except KeyboardInterrupt:
             process.send_signal(signal.SIGTERM)  # it checkpoints after the current step and leaves
-            process.wait()
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                process.kill()
             raise
     if status == "stopped":
         raise KeyboardInterrupt
@@ -46,6 +54,8 @@ def _follow(lines: Any, emit: Emit) -> str:
             event = json.loads(line)
         except ValueError:
             continue  # a library's own words
+        if event["event"] == "disk full":
+            raise OSError(errno.ENOSPC, event["error"])
         emit(event)
         if event["event"] in ("finished", "stopped"):
             status = event.get("status", "stopped")

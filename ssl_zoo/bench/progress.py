@@ -1,6 +1,5 @@
 """What a person sees while a bench runs: the plan, a bar per cell, one line per finished cell, the table."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -103,8 +102,10 @@ class Progress:
     def kept(self, cell: Cell) -> None:
         self._say(f"[dim]{cell.folder:<18} finished before, kept[/]")
 
-    def finished(self, cell: Cell, status: str, place: Path) -> None:
-        result = json.loads((place / "result.json").read_text())
+    def restarting(self, cell: Cell, error: str) -> None:
+        self.console.print(f"[yellow]{cell.folder:<18} starts again[/] after {error}", highlight=False)
+
+    def finished(self, cell: Cell, status: str, result: dict[str, Any]) -> None:
         if status == "failed":
             self.console.print(f"[red]{cell.folder:<18} {status}[/] {result['error']}", highlight=False)
             return

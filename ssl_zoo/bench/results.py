@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo.bench.cells import Cell, write_text
+from ssl_zoo.bench.cells import Cell, read_result
 from ssl_zoo.ema import horizon
 from ssl_zoo.evaluation.collapse import collapse_verdict
+from ssl_zoo.files import write_text
 
 _LONG_HORIZON = 0.2  # of the run; a teacher that averages over more still remembers its random start
 
@@ -84,7 +85,7 @@ class Results:
 
 def collect(folder: Path, cells: list[Cell], bench: dict[str, Any]) -> Results:
     """Gather the cells' results (`stopped`: none yet), with their verdicts."""
-    found = {cell.folder: _read(folder / "cells" / cell.folder / "result.json") for cell in cells}
+    found = {cell.folder: read_result(folder / "cells" / cell.folder) for cell in cells}
     rows, notes = [], list(bench["notes"])
     for cell in cells:
         row: dict[str, Any] = {
@@ -127,7 +128,3 @@ def _momentum_note(cell: Cell, log: Path) -> list[str]:
         f"{cell.label}: its momentum network averages over {share:.0%} of this short run; "
         "lower its momentum or raise the budget"
     ]
-
-
-def _read(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text()) if file.exists() else {}

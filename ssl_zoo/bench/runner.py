@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.utils import make_grid, save_image
 
 from ssl_zoo.backbones.weights import check_weights
 from ssl_zoo.bench.assess import assess
-from ssl_zoo.bench.cells import Cell, write_text
+from ssl_zoo.bench.cells import Cell
 from ssl_zoo.bench.config import import_plugin
+from ssl_zoo.bench.lock import LOCK
 from ssl_zoo.bench.plan import build, build_backbone, open_dataset
+from ssl_zoo.checkpoint import logged_records
 from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from ssl_zoo.data.collate import MultiCropCollate
 from ssl_zoo.data.datasets import Split
@@ -28,6 +31,7 @@ from ssl_zoo.data.splits import roles
 from ssl_zoo.evaluation.collapse import Alarm, Sign, collapse_cause, explain_collapse
 from ssl_zoo.evaluation.encoder import Encoder, frozen_encoder, save_encoder
 from ssl_zoo.evaluation.features import to_input
+from ssl_zoo.files import is_disk_full, write_text
 from ssl_zoo.method import Method
 from ssl_zoo.nets import Backbone
 from ssl_zoo.registry import method_class
@@ -43,19 +47,35 @@ def run_cell(folder: Path, emit: Emit, should_stop: Callable[[], bool] = lambda:
     """Run the cell in `folder` to its `result.json`; returns its status: done, collapsed, failed or stopped.
 
     A failure is recorded with its reason, the traceback in `error.txt`; a stopped cell keeps its checkpoint.
+    Raises OSError when the disk is full, which could not be recorded.
     """
     cell = Cell.model_validate_json((folder / "cell.json").read_text())
-    try:
-        result = run(cell, folder, emit, should_stop)
-    except TrainingStopped as stopped:
-        emit({"event": "stopped", "step": stopped.step})
-        return "stopped"
-    except Exception as error:
-        (folder / "error.txt").write_text(traceback.format_exc())
-        result = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-    write_text(folder / "result.json", json.dumps({**identity(cell), **result}, indent=1))
+    with FileLock(folder / LOCK):  # the process of a killed bench may still be at its last step
+        try:
+            result = run(cell, folder, emit, should_stop)
+        except TrainingStopped as stopped:
+            emit({"event": "stopped", "step": stopped.step})
+            return "stopped"
+        except Exception as error:
+            if is_disk_full(error):
+                emit({"event": "disk full", "error": str(error)})
+                raise
+            write_text(folder / "error.txt", traceback.format_exc())
+            result = {
+                "status": "failed",
+                "error": _reason(error),
+                "final_metrics": (logged_records(folder) or [{}])[-1],
+            }
+        write_text(folder / "result.json", json.dumps({**identity(cell), **result}, indent=1))
     emit({"event": "finished", "status": result["status"]})
     return str(result["status"])
+
+
+def _reason(error: Exception) -> str:
+    words = f"{type(error).__name__}: {error}"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return f"{words}; out of memory: lower batch_size or image_size, or take a smaller backbone"
+    return words
 
 
 def identity(cell: Cell) -> dict[str, Any]:
@@ -135,16 +155,19 @@ def _train(
 ) -> tuple[FitResult, Sign | None]:
     """Train to the end, or to the collapse that was asked to end it; returns the result and what set in."""
     shared, alarm = cell.shared, Alarm()
-    records: list[dict[str, float]] = []
+    replayed: list[bool] = []
 
     def on_log(record: dict[str, float]) -> None:
         emit({"event": "log", **record})
-        records[:] = [record]
         if alarm.see(record) and alarm.sign:
             words = f"{alarm.sign} collapse: {explain_collapse(alarm.sign)}"
             emit({"event": "collapse", "step": record["step"], "words": words})
 
     def collapsed() -> bool:
+        if not replayed:  # what was logged before a resume; only now is the log cut to the checkpoint
+            replayed.append(True)
+            for record in logged_records(folder):
+                alarm.see(record)
         return cell.on_collapse == "stop" and alarm.sign is not None
 
     try:
@@ -161,12 +184,14 @@ def _train(
             log_every=cell.log_every,
             checkpoint_seconds=cell.checkpoint_seconds,
             workers=cell.workers,
-            should_stop=lambda: should_stop() or collapsed(),
+            compile_backbones=cell.compile,
+            should_stop=lambda: collapsed() or should_stop(),
         )
     except TrainingStopped as stopped:
         if not collapsed():
             raise
-        (record,), images, spec = records, stopped.step * shared.batch_size, method.config.views
+        record, spec = logged_records(folder)[-1], method.config.views
+        images = stopped.step * shared.batch_size
         views = images * (len(spec.global_views) + spec.local_count)
         fitted = FitResult(method, stopped.step, images, views, record["seconds"], record)
     return fitted, alarm.sign

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -20,6 +20,7 @@ from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalize
 from ssl_zoo.data.loading import fit_size
 from ssl_zoo.data.photos import Photos
 from ssl_zoo.evaluation.features import evaluating, extract, to_input
+from ssl_zoo.files import replace_file, write_text
 from ssl_zoo.nets import Backbone, TokenBackbone
 
 _FILE = "encoder.safetensors"
@@ -158,8 +159,9 @@ def save_encoder(folder: Path | str, encoder: Encoder) -> None:
         )
     file = Path(folder) / _FILE
     weights = encoder.backbone.net.state_dict()
-    save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, file)
-    file.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    whole = save({name: value.detach().cpu().contiguous() for name, value in weights.items()})
+    replace_file(file, lambda handle: handle.write(whole))
+    write_text(file.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
 
 
 def load_encoder(run_or_file: Path | str) -> Encoder:

@@ -13,6 +13,7 @@ from ssl_zoo.bench.report import figures, galleries
 from ssl_zoo.bench.report.summaries import LABEL_FREE, TITLES, Row, finding, is_reference, remarks, summary
 from ssl_zoo.bench.report.table import MISSING, grid, is_text
 from ssl_zoo.bench.report.words import budget, count, is_number, quantity, scaled, sentence
+from ssl_zoo.files import write_text
 
 _NOT_MEASURED = Markup('<span role="img" aria-label="not measured">&ndash;</span>')
 _SMALL = 480  # px: grids of crops narrower than this are shown at twice their size
@@ -92,7 +93,7 @@ def write_report(folder: Path) -> Path:
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no results.json; write one with: ssl-zoo bench --out {folder}")
     report = folder / "report.html"
-    report.write_text(_render("report.html.jinja", _page(folder, _load(file))), encoding="utf-8")
+    write_text(report, _render("report.html.jinja", _page(folder, _load(file))))
     return report
 
 

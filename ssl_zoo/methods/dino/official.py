@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ssl_zoo.checkpoints import read_checkpoint
 from ssl_zoo.errors import listed
+from ssl_zoo.foreign import read_checkpoint
 from ssl_zoo.methods.dino.method import DINO
 
 Weights = dict[str, Tensor]

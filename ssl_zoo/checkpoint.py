@@ -1,0 +1,145 @@
+"""The checkpoint of a training: everything that the next step depends on, and how to know it is whole."""
+
+import json
+import logging
+import os
+import zlib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_zoo.files import explained, replace_file
+
+logger = logging.getLogger(__name__)
+
+_PACKAGES = ("ssl-zoo", "torch")
+
+
+class Checkpoint:
+    """The folder of one run: `metrics.jsonl`, `checkpoint.pt` and the one before it, or nothing (None).
+
+    `run` says which training it is: a checkpoint of another one is refused.
+    """
+
+    def __init__(self, folder: Path | None, run: dict[str, Any]) -> None:
+        self.folder = folder
+        self.run = run
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def load(self, method: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+        """Restore method, optimizer and log; returns the step to go on from and the seconds spent before.
+
+        A damaged checkpoint is named in a warning and the one before it used, without one the run starts
+        anew. Raises ValueError for a checkpoint of another run.
+        """
+        if self.folder is None:
+            return 0, 0.0
+        metrics = self.folder / "metrics.jsonl"
+        for name in ("checkpoint.pt", "checkpoint.previous.pt"):
+            file = self.folder / name
+            state = _read(file) if file.exists() else None
+            if state is None:
+                continue
+            if state["run"] != self.run:
+                difference = _difference(state["run"], self.run)
+                raise ValueError(f"{file} belongs to another run: {difference}; use another folder")
+            method.load_state_dict(state["method"])
+            optimizer.load_state_dict(state["optimizer"])
+            with metrics.open("r+b") as log:
+                log.truncate(state["metrics_bytes"])  # what was logged after it will be logged again
+            if (here := _versions()) != state["versions"]:
+                logger.warning(
+                    "%s was written with %s, here is %s: the run may end with other bits",
+                    file,
+                    state["versions"],
+                    here,
+                )
+            logger.info("continuing from step %d of %d", state["step"], self.run["total"])
+            return state["step"], state["seconds"]
+        metrics.write_bytes(b"")
+        return 0, 0.0
+
+    def save(self, method: nn.Module, optimizer: torch.optim.Optimizer, step: int, seconds: float) -> None:
+        """Write the checkpoint; the one before it stays beside it. Raises OSError when the disk is full."""
+        if self.folder is None:
+            return
+        state = {
+            "run": self.run,
+            "versions": _versions(),
+            "step": step,
+            "seconds": seconds,
+            "metrics_bytes": self._logged_bytes(),
+            "method": method.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        state["checksum"] = _checksum(state)
+        file = self.folder / "checkpoint.pt"
+        replace_file(file, lambda handle: torch.save(state, handle), self.folder / "checkpoint.previous.pt")
+
+    def log(self, record: dict[str, float]) -> None:
+        """Append a record to `metrics.jsonl`."""
+        if self.folder is None:
+            return
+        file = self.folder / "metrics.jsonl"
+        try:
+            with file.open("a") as log:
+                log.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise explained(error, file) from error
+
+    def _logged_bytes(self) -> int:
+        """How long `metrics.jsonl` is, once it is on the disk."""
+        assert self.folder is not None
+        with (self.folder / "metrics.jsonl").open("ab") as log:
+            os.fsync(log.fileno())
+            return log.tell()
+
+
+def logged_records(folder: Path) -> list[dict[str, float]]:
+    """The whole records of the `metrics.jsonl` in `folder`; none without it."""
+    file = folder / "metrics.jsonl"
+    lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """What a checkpoint holds, or None and a warning if it is damaged."""
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        whole = state.pop("checksum") == _checksum(state)
+    except Exception as error:  # a flipped bit may break the archive, its index or what torch makes of them
+        logger.warning("%s is damaged (%s: %s): it is not used", file, type(error).__name__, error)
+        return None
+    if not whole:
+        logger.warning("%s is damaged (its checksum differs): it is not used", file)
+    return state if whole else None
+
+
+def _checksum(value: Any, start: int = 0) -> int:
+    """CRC-32 of nested dicts, lists, numbers, text and tensors, in order."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            start = _checksum(item, zlib.crc32(repr(key).encode(), start))
+        return start
+    if isinstance(value, list | tuple):
+        for item in value:
+            start = _checksum(item, start)
+        return start
+    if isinstance(value, Tensor):
+        start = zlib.crc32(f"{value.dtype} {tuple(value.shape)}".encode(), start)
+        flat = value.detach().cpu().contiguous().flatten()
+        return zlib.crc32(flat.view(torch.uint8).numpy().data, start) if flat.numel() else start
+    return zlib.crc32(repr(value).encode(), start)
+
+
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in _PACKAGES}
+
+
+def _difference(there: dict[str, Any], here: dict[str, Any]) -> str:
+    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
+    return ", ".join(f"{name} {there.get(name)} there, {here.get(name)} here" for name in names)
