@@ -170,7 +170,7 @@ def fit(
     checkpoint = Checkpoint(Path(out) if out is not None else None, run)
     start, spent = checkpoint.load(method, optimizer)
     began = saved = time.perf_counter()
-    pause = checkpoint_seconds
+    kept, pause = start, checkpoint_seconds
     watch = Watch(place)
     record: dict[str, float] = {}
 
@@ -183,7 +183,7 @@ def fit(
 
     for index, views in zip(steps, loaded, strict=True):
         if should_stop():
-            if index > start:
+            if index > kept:
                 watch.read()
                 save(index)
             raise TrainingStopped(index)
@@ -213,6 +213,7 @@ def fit(
                 on_log(record)
         if due:
             save(done)
+            kept = done
             saved = time.perf_counter()
             pause = max(checkpoint_seconds, _PAUSE * (saved - now)) if checkpoint_seconds else 0.0
     spec = method.config.views
