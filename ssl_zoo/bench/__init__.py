@@ -78,7 +78,8 @@ def run_bench(
         _write_context(folder, config, planned)
         try:
             with progress:
-                for cell in planned.cells:
+                # references last: a method's first steps come sooner, and with them its errors
+                for cell in sorted(planned.cells, key=lambda cell: cell.method is None):
                     _run(cell, folder / "cells" / cell.folder, config.run, progress)
         finally:
             results = collect(folder, cells, {**terms, **_growing(cells)})
