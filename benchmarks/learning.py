@@ -42,10 +42,10 @@ app = App(name="python -m benchmarks.learning")
 def main(
     *,
     method: str = "moco",
-    images: int = 5_000,
+    images: int = 2_000,
     epochs: int = 3,
     width: int = 16,
-    batch_size: int = 64,
+    batch_size: int = 32,
     seeds: int = 3,
 ) -> None:
     """Train `method` on CIFAR-10 with every variant and seed; print and store k-NN accuracies on its test."""
