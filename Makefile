@@ -2,8 +2,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 EPOCHS ?= 50
+LOWEST := $(addprefix tests/test_,bench.py checkpoint.py config.py contract.py decode.py encoder.py evaluation.py \
+  folders.py image_tables.py methods.py registry.py report.py resume.py search.py views.py weights.py)
 
-.PHONY: bench test lint docs speed gpu clean
+.PHONY: bench test lint docs speed gpu faults lowest audit clean
 
 ## bench: the main job on the embedded digits, a few minutes on 2 cores; leaves runs/digits/report.html
 bench: .venv/installed
@@ -35,6 +37,24 @@ gpu: .venv/installed
 	$(BIN)/ssl-zoo bench --methods dino byol moco --dataset cifar10 --data-dir $(DATA) --backbone resnet18 \
 	  --batch-size 256 --budget epochs=$(EPOCHS) --device cuda --out runs/gpu
 
+## faults: a bench is killed 100 times and fed wrong configurations and broken images, half an hour
+faults: .venv/installed
+	$(BIN)/python -m benchmarks.faults --out benchmarks/results/faults.json
+
+## lowest: the tests of the main paths with the lowest dependencies that pyproject.toml allows; 6 GB in .venv-lowest
+lowest:
+	$(PYTHON) -m venv .venv-lowest
+	$(PYTHON) .ci/lowest.py > .venv-lowest/requirements.txt
+	PIP_CONSTRAINT= .venv-lowest/bin/pip install --quiet -r .venv-lowest/requirements.txt 'pytest>=8' 'pytest-xdist>=3.5' \
+	  'hypothesis>=6.100'
+	.venv-lowest/bin/pip install --quiet --no-deps --editable .
+	.venv-lowest/bin/pytest -n 0 $(LOWEST)
+
+## audit: known vulnerabilities of what is installed
+audit: .venv/installed
+	$(BIN)/pip install --quiet pip-audit
+	$(BIN)/pip-audit --skip-editable
+
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
@@ -42,4 +62,4 @@ gpu: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-lowest build dist *.egg-info

@@ -1,5 +1,6 @@
 """The command line: parses, calls, prints; decides nothing."""
 
+import errno
 import json
 import os
 import signal
@@ -21,6 +22,11 @@ app = App(
     """,
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,  # main() tells what is kept
+)
+
+_WRONG_PATH = (
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL),
 )
 
 Several = Parameter(consume_multiple=True, negative="")
@@ -122,12 +128,10 @@ def bench(
         "budget": _budget(budget),
         "seeds": seeds,
         "plugins": plugin,
-        "data": {k: str(v) for k, v in {"dir": data_dir, "labels": labels, "eval": eval_data}.items() if v},
-        "run": {
-            k: v for k, v in {"device": device, "precision": precision, "executor": executor}.items() if v
-        },
+        "data": _given(dir=data_dir and str(data_dir), labels=labels, eval=eval_data),
+        "run": _given(device=device, precision=precision, executor=executor),
     }
-    loaded = load(config, {field: value for field, value in given.items() if value}, set or ())
+    loaded = load(config, _given(**given), set or ())
     results = run_bench(loaded, out=out, overwrite=overwrite, dry_run=dry_run, progress=Progress(quiet=quiet))
     return 1 if results.failed else 0
 
@@ -238,16 +242,21 @@ def main(arguments: list[str] | None = None) -> None:
             print_error=False,
             result_action="return_value",
         )
-    except (CycloptsError, ValueError, FileNotFoundError, ImportError) as error:
+    except (CycloptsError, ValueError, ImportError) as error:
         print(f"ssl-zoo: {error}", file=sys.stderr)
         code = 2
     except OSError as error:
         print(f"ssl-zoo: {error}", file=sys.stderr)
-        code = 1
+        code = 2 if error.errno is None or error.errno in _WRONG_PATH else 1
     except KeyboardInterrupt:
         print("interrupted: what is finished is kept; the same command goes on", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def _given(**fields: Any) -> dict[str, Any]:
+    """The fields that the command line names; no flag is no field, 0 is one."""
+    return {name: value for name, value in fields.items() if value not in (None, {})}
 
 
 def _budget(text: str | None) -> dict[str, float] | None:
@@ -256,7 +265,7 @@ def _budget(text: str | None) -> dict[str, float] | None:
     unit, _, amount = text.partition("=")
     try:
         return {unit: float(amount) if unit == "epochs" else int(float(amount))}
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"--budget {text!r}: write epochs=20, images=1000000 or steps=5000") from None
 
 

@@ -34,6 +34,12 @@ def write_text(file: Path, text: str) -> None:
     replace_file(file, lambda handle: handle.write(text.encode()))
 
 
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder which nobody else writes to."""
+    for left in folder.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
+
+
 def explained(error: OSError, file: Path) -> OSError:
     """The error with what to do about it; others than a full disk as they are."""
     if not is_disk_full(error):

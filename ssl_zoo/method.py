@@ -2,17 +2,29 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from ssl_zoo.nets import Backbone
 from ssl_zoo.optim import OptimConfig, ParamGroup, split_by_decay
 
-_STRICT = ConfigDict(extra="forbid")
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Hue = Annotated[float, Field(ge=0, le=0.5)]
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError("write [low, high] with low <= high")
+    return bounds
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -23,17 +35,17 @@ class Augment:
     and hue (torchvision's ColorJitter); `blur_sigma` in pixels of the crop; `*_p` and `flip` probabilities.
     """
 
-    size: int
-    scale: tuple[float, float]
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    size: Annotated[int, Field(ge=1, le=4096)]
+    scale: Annotated[tuple[Share, Share], AfterValidator(_ordered)]
+    ratio: Annotated[tuple[Positive, Positive], AfterValidator(_ordered)] = (3 / 4, 4 / 3)
     interpolation: Literal["bilinear", "bicubic"] = "bicubic"
-    flip: float = 0.5
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
-    jitter_p: float = 0.8
-    gray_p: float = 0.2
-    blur_p: float = 0.0
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
-    solarize_p: float = 0.0
+    flip: Probability = 0.5
+    jitter: tuple[NonNegative, NonNegative, NonNegative, Hue] = (0.4, 0.4, 0.2, 0.1)
+    jitter_p: Probability = 0.8
+    gray_p: Probability = 0.2
+    blur_p: Probability = 0.0
+    blur_sigma: Annotated[tuple[Positive, Positive], AfterValidator(_ordered)] = (0.1, 2.0)
+    solarize_p: Probability = 0.0
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -107,7 +119,7 @@ class StepOutput(NamedTuple):
 class MethodConfig(BaseModel):
     """Base of every method's configuration: frozen, unknown keys are errors, every field has a default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     optim: OptimConfig = OptimConfig()
     views: ViewSpec

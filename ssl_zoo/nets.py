@@ -110,8 +110,14 @@ def each_view(network: nn.Module, global_crops: Tensor, local_crops: Tensor | No
 
 
 def cross_view_pairs(targets: int, students: int) -> list[tuple[int, int]]:
-    """Pairs (target i, student j), i != j: the first `targets` student views are the target views."""
-    return [(i, j) for i in range(targets) for j in range(students) if i != j]
+    """Pairs (target i, student j), i != j: the first `targets` student views are the target views.
+
+    Raises ValueError for a single view, which has no other to be compared with.
+    """
+    pairs = [(i, j) for i in range(targets) for j in range(students) if i != j]
+    if not pairs:
+        raise ValueError("one view of an image cannot be compared with another; give two global_views")
+    return pairs
 
 
 def feature_std(x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ class OptimConfig(BaseModel):
     constant); `clip` is a norm, of each parameter by itself as in the official DINO code or of all together.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: Literal["adamw", "sgd", "lars"] = "adamw"
     lr: NonNegative = 1e-3

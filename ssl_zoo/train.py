@@ -31,7 +31,7 @@ _PAUSE = 100  # times what a checkpoint took: they cost below one percent
 class Budget(BaseModel):
     """How long to train, in exactly one unit: passes over the images, images, or optimizer steps."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: Positive | None = None
     images: Annotated[int, Field(gt=0)] | None = None
@@ -77,8 +77,14 @@ class TrainingStopped(Exception):
 
 
 def resolve_device(device: str) -> torch.device:
-    """`auto` is the GPU if there is one, else the CPU."""
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    """`auto` is the GPU if there is one, else the CPU; raises ValueError for what is not there."""
+    gpus = torch.cuda.device_count()
+    allowed = ["cpu", *(["cuda"] if gpus else []), *(f"cuda:{index}" for index in range(gpus))]
+    if device == "auto":
+        return torch.device("cuda" if gpus else "cpu")
+    if device not in allowed:
+        raise ValueError(f"device={device!r}; here are: auto, {', '.join(allowed)}")
+    return torch.device(device)
 
 
 def resolve_precision(precision: str, device: torch.device) -> Precision:

@@ -7,6 +7,7 @@ from torchvision.models.resnet import BasicBlock
 from ssl_zoo.nets import Backbone
 
 SMALL_IMAGE = 64  # px; up to here the ImageNet stem would throw most of the image away
+MOST_WIDTH = 4096
 
 
 class ResNet(Backbone):
@@ -33,6 +34,8 @@ class ResNet8(Backbone):
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
+        if not 1 <= width <= MOST_WIDTH:
+            raise ValueError(f"width={width}; give 1 to {MOST_WIDTH}")
         self.out_dim = 4 * width
         self.net = nn.Sequential(
             nn.Conv2d(3, width, kernel_size=4, stride=2, padding=1, bias=False),

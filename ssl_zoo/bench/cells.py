@@ -77,7 +77,7 @@ def write_plan(folder: Path, cells: list[Cell]) -> list[Cell]:
     file = folder / "plan.json"
     known: dict[str, Cell] = {}
     if file.exists():
-        stored = [Cell.model_validate(raw) for raw in json.loads(file.read_text())["cells"]]
+        stored = _read_plan(file)
         known = {cell.folder: cell for cell in stored}
         differences = _differences(stored[0].shared, cells[0].shared)
         for cell in cells:
@@ -96,6 +96,19 @@ def write_plan(folder: Path, cells: list[Cell]) -> list[Cell]:
         write_text(place / "cell.json", cell.model_dump_json(indent=1))
     write_text(file, json.dumps({"cells": [cell.model_dump(mode="json") for cell in merged]}, indent=1))
     return merged
+
+
+def _read_plan(file: Path) -> list[Cell]:
+    try:
+        cells = [Cell.model_validate(raw) for raw in json.loads(file.read_text(encoding="utf-8"))["cells"]]
+        if not cells:
+            raise ValueError("no cells")
+    except (ValueError, TypeError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{file} is damaged ({reason}); use another --out, or --overwrite to discard what is there"
+        ) from error
+    return cells
 
 
 def read_result(place: Path) -> dict[str, Any]:

@@ -5,20 +5,36 @@ import importlib.util
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from ssl_zoo.errors import explain
+from ssl_zoo.bench.yaml_text import MOST_BYTES, MOST_LEVELS, one_line, parse
+from ssl_zoo.errors import explain, shortened
 from ssl_zoo.registry import list_methods
 from ssl_zoo.train import Budget
 
+T = TypeVar("T")
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+_LONGEST_LABEL = 60  # characters: with its seed it names a folder
+_MOST_SEEDS = 1000
+_OPTIONS = TypeAdapter(dict[str, Any])
+_NAMES = TypeAdapter(list[str])
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class MethodEntry(Section):
@@ -33,10 +49,10 @@ class MethodEntry(Section):
     def _from_yaml(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"method": value, "label": value}
-        if isinstance(value, Mapping) and "method" in value and "options" not in value:
-            own = {"method": value["method"], "label": value.get("label", value["method"])}
+        if isinstance(value, Mapping) and "options" not in value:
+            own = {key: value[key] for key in ("method", "label") if key in value}
             rest = {key: item for key, item in value.items() if key not in own}
-            return {**own, "options": rest}
+            return {"label": value.get("method", "?"), **own, "options": rest}
         return value
 
     @field_validator("label")
@@ -44,6 +60,8 @@ class MethodEntry(Section):
     def _names_a_folder(cls, label: str) -> str:
         if not label or not all(c.isalnum() or c in "-_.+" for c in label) or label[0] == ".":
             raise ValueError("a label names a folder: use letters, digits, '-', '_', '.', '+'")
+        if len(label) > _LONGEST_LABEL:
+            raise ValueError(f"a label names a folder: use at most {_LONGEST_LABEL} characters")
         if label in ("random", "init"):
             raise ValueError("'random' and 'init' label the untrained backbone and the weights to start from")
         return label
@@ -60,8 +78,9 @@ class BackboneEntry(Section):
     def _from_yaml(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"name": value}
-        if isinstance(value, Mapping) and "name" in value and "options" not in value:
-            return {"name": value["name"], "options": {k: v for k, v in value.items() if k != "name"}}
+        if isinstance(value, Mapping) and "options" not in value:
+            own = {"name": value["name"]} if "name" in value else {}
+            return {**own, "options": {k: v for k, v in value.items() if k != "name"}}
         return value
 
 
@@ -77,7 +96,7 @@ class DataConfig(Section):
 
 
 class EvaluationConfig(Section):
-    knn_k: tuple[Count, ...] = (1, 5, 10, 20, 100, 200)
+    knn_k: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 5, 10, 20, 100, 200)
     knn_temperature: Annotated[float, Field(ge=0.002)] = 0.07
     primary_metric: Literal["knn_top1", "linear_top1", "map_at_r"] = "knn_top1"
     finetune: bool = False
@@ -87,8 +106,8 @@ class RunConfig(Section):
     device: str = "auto"
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     executor: Literal["local", "inline"] = "local"
-    threads: Count | None = None
-    workers: Annotated[int, Field(ge=0)] | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     compile: bool = False
     on_collapse: Literal["warn", "stop"] = "warn"
     max_restarts: Annotated[int, Field(ge=0)] = 0
@@ -108,10 +127,10 @@ class BenchConfig(Section):
     backbone: BackboneEntry | None = None
     init: str | None = None
     frozen: list[str] = []
-    image_size: Annotated[int, Field(ge=8)] | None = None
+    image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
     batch_size: Annotated[int, Field(ge=2)] | None = None
     budget: Budget = Budget(epochs=20)
-    seeds: list[Annotated[int, Field(ge=0)]] = [0]
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=_MOST_SEEDS)] = [0]
     views: Literal["recipe", "shared"] = "recipe"
     data: DataConfig = DataConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -122,7 +141,7 @@ class BenchConfig(Section):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_or_list(cls, seeds: Any) -> Any:
-        return list(range(seeds)) if isinstance(seeds, int) and seeds > 0 else seeds
+        return list(range(min(seeds, _MOST_SEEDS + 1))) if type(seeds) is int and seeds > 0 else seeds
 
     @model_validator(mode="after")
     def _complete(self) -> "BenchConfig":
@@ -157,21 +176,23 @@ def load(
     """Merge a YAML file, given fields and `section.field=value` assignments, in this order, and check them.
 
     A section named like a method (`dino: {out_dim: 8192}`) holds options for all entries of that method.
-    Imports the plugins named. Raises ValueError saying which field is wrong, what was given, what is allowed.
+    Imports the plugins given; a file alone may not name any, as files are passed on and plugins are code.
+    Raises ValueError saying which field is wrong, what was given, what is allowed.
     """
     raw = _read(Path(file)) if file is not None else {}
+    named = raw.pop("plugins", None) or []
     _merge(raw, dict(fields or {}))
     for assignment in assignments:
-        path, equals, value = assignment.partition("=")
-        if not equals or not path:
-            raise ValueError(f"--set {assignment!r}: write section.field=value, such as dino.out_dim=4096")
-        nested: Any = _scalar(value)
-        for part in reversed(path.split(".")):
-            nested = {part: nested}
-        _merge(raw, nested)
-    for plugin in raw.get("plugins") or []:
+        _merge(raw, _nested(assignment))
+    plugins = _checked(_NAMES, raw.get("plugins") or [], "plugins")
+    for plugin in _checked(_NAMES, named, "plugins"):
+        if plugin not in plugins:
+            raise ValueError(
+                f"plugins: {file} names {plugin!r}, which is code; if you trust it, add --plugin {plugin}"
+            )
+    for plugin in plugins:
         import_plugin(plugin)
-    sections = {name: raw.pop(name) for name in list_methods() if name in raw}
+    sections = {name: _checked(_OPTIONS, raw.pop(name), name) for name in list_methods() if name in raw}
     try:
         config = BenchConfig.model_validate(raw)
     except ValidationError as error:
@@ -235,13 +256,24 @@ def _import_file(module: str, path: Path) -> None:
         raise
 
 
+def _checked(kind: TypeAdapter[T], value: Any, path: str) -> T:
+    try:
+        return kind.validate_python(value)
+    except ValidationError as error:
+        raise explain(error, BenchConfig, path) from None
+
+
 def _read(file: Path) -> dict[str, Any]:
     try:
-        raw = yaml.safe_load(file.read_text())
+        with file.open("rb") as opened:
+            text = opened.read(MOST_BYTES + 1).decode("utf-8-sig")
+        raw = parse(text, f"--config {file}")
     except FileNotFoundError:
         raise ValueError(f"--config {file}: no such file") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"--config {file}: not UTF-8 text; give a YAML file") from None
     except yaml.YAMLError as error:
-        raise ValueError(f"--config {file}: not valid YAML: {error}") from None
+        raise ValueError(f"--config {file}: not valid YAML: {one_line(error)}") from None
     if not isinstance(raw, dict):
         raise ValueError(f"--config {file}: expected `field: value` lines, got {type(raw).__name__}")
     return raw
@@ -251,15 +283,30 @@ def _merge(base: dict[str, Any], update: Mapping[str, Any]) -> None:
     for key, value in update.items():
         if isinstance(value, Mapping) and isinstance(base.get(key), dict) and key != "budget":
             _merge(base[key], value)
-        elif isinstance(value, Mapping) and isinstance(base.get(key), str):
+        elif key == "backbone" and isinstance(value, Mapping) and isinstance(base.get(key), str):
             base[key] = {"name": base[key], **value}  # backbone: resnet8, then backbone.width=32
         else:
             base[key] = value
 
 
-def _scalar(text: str) -> Any:
+def _nested(assignment: str) -> dict[str, Any]:
+    """`section.field=value` as a dict in a dict."""
+    path, equals, text = assignment.partition("=")
+    parts = path.split(".")
+    if not equals or not all(parts) or len(parts) > MOST_LEVELS:
+        raise ValueError(
+            f"--set {shortened(assignment)}: write section.field=value, such as dino.out_dim=4096"
+        )
+    value = _scalar(text, f"--set {path}")
+    for part in reversed(parts):
+        value = {part: value}
+    nested: dict[str, Any] = value
+    return nested
+
+
+def _scalar(text: str, place: str) -> Any:
     try:
-        value = yaml.safe_load(text)
+        value = parse(text, place)
     except yaml.YAMLError:
         return text
     if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text

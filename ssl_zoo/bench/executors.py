@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo.bench.cells import Cell
+from ssl_zoo.bench.cells import Cell, read_result
 from ssl_zoo.bench.runner import Emit, identity, run_cell
 from ssl_zoo.files import write_text
 
@@ -39,6 +39,8 @@ def local(cell: Cell, folder: Path, emit: Emit) -> str:
             raise
     if status == "stopped":
         raise KeyboardInterrupt
+    if status == "" and read_result(folder).get("status") == "done":
+        return "done"  # it died after its last word was written, before it was said
     if status == "":  # it died without a word, such as by the out-of-memory killer
         reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         error = f"the process of this cell ended by {reason}; see {folder / 'log.txt'}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ssl_zoo.files import write_text
+from ssl_zoo.files import sweep, write_text
 
 LOCK, _HOLDER = ".lock", ".lock.json"
 FILES = (LOCK, _HOLDER)
@@ -33,6 +33,7 @@ def one_writer(folder: Path) -> Iterator[None]:
         ) from None
     try:
         since = datetime.now().astimezone().isoformat(timespec="seconds")
+        sweep(folder)
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
         write_text(folder / _HOLDER, json.dumps(holder))
         yield

@@ -17,7 +17,7 @@ from ssl_zoo.data.augment import adapt
 from ssl_zoo.data.datasets import Dataset, create_dataset
 from ssl_zoo.data.splits import Roles, evaluated_on, roles
 from ssl_zoo.draws import seed_from
-from ssl_zoo.errors import explain
+from ssl_zoo.errors import explain, shortened
 from ssl_zoo.evaluation.encoder import frozen_encoder
 from ssl_zoo.method import Augment, Method, MethodConfig, ViewSpec
 from ssl_zoo.nets import Backbone, TokenBackbone
@@ -200,8 +200,15 @@ def _absolute_data(data: DataConfig) -> DataConfig:
 def _create(backbone: BackboneEntry, image_size: int) -> Backbone:
     try:
         return create_backbone(backbone.name, image_size, **backbone.options)
-    except TypeError as error:  # an option that the backbone does not have
-        raise ValueError(f"backbone {backbone.name}: {error}") from error
+    except (
+        TypeError,
+        RuntimeError,
+        ArithmeticError,
+        AssertionError,
+    ) as error:  # timm's and torch's own checks
+        given = ", ".join(f"{name}={shortened(value)}" for name, value in backbone.options.items())
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"backbone {backbone.name} with {given or 'no options'}: {reason}") from error
 
 
 def _check_kind(network: Backbone, name: str, entry: MethodEntry) -> None:

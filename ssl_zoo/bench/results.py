@@ -45,12 +45,19 @@ class Results:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Results":
-        """Read the results of a bench folder; raises FileNotFoundError if there are none."""
+        """Read the results of a bench folder; raises FileNotFoundError without, ValueError for broken ones."""
         file = Path(folder) / "results.json"
         if not file.is_file():
             raise FileNotFoundError(f"{file} does not exist; give the folder of a bench that has run")
-        stored = json.loads(file.read_text())
-        return cls(Path(folder), stored["bench"], stored["rows"])
+        try:
+            stored = json.loads(file.read_text(encoding="utf-8"))
+            bench, rows = dict(stored["bench"]), [{**dict.fromkeys(FIELDS), **row} for row in stored["rows"]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{file} is damaged ({type(error).__name__}: {error}); run the same bench again, which keeps "
+                "finished cells and writes it anew"
+            ) from error
+        return cls(Path(folder), bench, rows)
 
     @property
     def failed(self) -> bool:

@@ -31,7 +31,7 @@ from ssl_zoo.data.splits import roles
 from ssl_zoo.evaluation.collapse import Alarm, Sign, collapse_cause, explain_collapse
 from ssl_zoo.evaluation.encoder import Encoder, frozen_encoder, save_encoder
 from ssl_zoo.evaluation.features import to_input
-from ssl_zoo.files import is_disk_full, write_text
+from ssl_zoo.files import is_disk_full, sweep, write_text
 from ssl_zoo.method import Method
 from ssl_zoo.nets import Backbone
 from ssl_zoo.registry import method_class
@@ -51,6 +51,7 @@ def run_cell(folder: Path, emit: Emit, should_stop: Callable[[], bool] = lambda:
     """
     cell = Cell.model_validate_json((folder / "cell.json").read_text())
     with FileLock(folder / LOCK):  # the process of a killed bench may still be at its last step
+        sweep(folder)
         try:
             result = run(cell, folder, emit, should_stop)
         except TrainingStopped as stopped:

@@ -4,6 +4,7 @@ import io
 import math
 import os
 import re
+import stat
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -86,6 +87,9 @@ def read_rgb(source: Path | bytes | BinaryIO, window: Window = "dtype", at_least
 
 def _opened(source: Path | bytes | BinaryIO) -> Any:
     if isinstance(source, Path):
+        mode = source.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for ever
+            raise BadImage("a pipe or a device", "remove it")
         return source.open("rb")
     return io.BytesIO(source) if isinstance(source, bytes) else nullcontext(source)
 

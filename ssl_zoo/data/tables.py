@@ -35,14 +35,29 @@ class Table(NamedTuple):
     stamp: str
 
     def feature(self, column: str) -> dict[str, Any]:
-        """What the Hugging Face metadata say of a column, if there are any."""
-        hub = json.loads((self.schema.metadata or {}).get(b"huggingface", b"{}"))
-        feature: dict[str, Any] = hub.get("info", {}).get("features", {}).get(column, {})
+        """What the Hugging Face metadata say of a column, if there are any.
+
+        Raises ValueError for metadata that are none.
+        """
+        try:
+            found: Any = json.loads((self.schema.metadata or {}).get(b"huggingface", b"{}"))
+            for part in ("info", "features", column):
+                found = found.get(part) or {}
+            names = found.get("names") or []
+            if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+                raise ValueError(f"class names {names!r}")
+        except (ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{self.place} has broken Hugging Face metadata ({error}); write the file without them"
+            ) from error
+        feature: dict[str, Any] = found
         return feature
 
     def image_column(self) -> str:
         """`img`, `image` or the one column that the metadata call an image; raises ValueError without any."""
         names: list[str] = self.schema.names
+        if len({*names}) < len(names):
+            raise ValueError(f"{self.place} has columns {names}; give each a name of its own")
         images = [name for name in names if self.feature(name).get("_type") == "Image"]
         found = next((name for name in ("img", "image", *images) if name in names), None)
         if found is None or not _is_encoded(self.schema.field(found).type):
@@ -82,7 +97,12 @@ class Table(NamedTuple):
 
 def _is_encoded(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
-        return bool(kind.get_field_index("bytes") >= 0)
+        place = kind.get_field_index("bytes")
+        return place >= 0 and _is_binary(kind.field(place).type)
+    return _is_binary(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from PIL.Image import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor
@@ -174,13 +175,17 @@ def load_encoder(run_or_file: Path | str) -> Encoder:
     description = file.with_suffix(".json")
     if not description.is_file():
         raise FileNotFoundError(f"{file} needs {description.name} beside it, which says what the weights are")
-    card = json.loads(description.read_text(encoding="utf-8"))
-    if missing := sorted(set(_NEEDED) - set(card)):
-        raise ValueError(f"{description} lacks {', '.join(missing)}; write it with save_encoder")
-    backbone = create_backbone(card["backbone"], image_size=card["image_size"], **card["options"])
     try:
+        card = json.loads(description.read_text(encoding="utf-8"))
+        missing = sorted(set(_NEEDED) - set(card))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{description} is damaged ({error}); copy it again") from error
+    if missing:
+        raise ValueError(f"{description} lacks {', '.join(missing)}; write it with save_encoder")
+    try:
+        backbone = create_backbone(card["backbone"], image_size=card["image_size"], **card["options"])
         backbone.net.load_state_dict(load_file(file))
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError, TypeError, AttributeError, OSError) as error:
         raise ValueError(
             f"{file} does not fit the backbone that {description.name} describes: {error}"
         ) from None

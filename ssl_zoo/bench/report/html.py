@@ -115,10 +115,16 @@ def _render(template: str, context: Mapping[str, Any]) -> str:
 
 
 def _load(file: Path) -> dict[str, Any]:
-    """A JSON object with NaN read as null; empty without the file."""
+    """A JSON object with NaN read as null; empty without the file. Raises ValueError for a broken one."""
     if not file.is_file():
         return {}
-    content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    try:
+        text = file.read_text(encoding="utf-8")
+        content: dict[str, Any] = dict(json.loads(text, parse_constant=lambda _: None))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{file} is damaged ({error}); run the same bench again, it writes it anew"
+        ) from error
     return content
 
 
