@@ -36,7 +36,7 @@ def main(
     quick
         A few minutes, too few repetitions to publish; else about a quarter of an hour.
     again
-        Trainings, such as "BYOL", whose rows in `out` were disturbed: measure these alone again.
+        What was disturbed in `out`, such as "BYOL" or "waits": measure this alone again.
     """
     torch.manual_seed(0)
     warnings.filterwarnings("ignore", ".*weight_norm. is deprecated", FutureWarning)  # lightly's
@@ -84,10 +84,12 @@ def main(
 
 
 def measured_again(stored: page.Row, names: list[str], effort: Effort) -> page.Row:
-    """The stored results with the trainings of these names measured anew, and a word about it."""
+    """The stored results with what has these names measured anew, and a word about it."""
     tasks = {task.name: task for task in (*TASKS, LARGE)}
-    if unknown := set(names) - tasks.keys():
-        raise SystemExit(f"no training {min(unknown)!r}; there are {', '.join(tasks)}")
+    if unknown := set(names) - tasks.keys() - {"waits"}:
+        raise SystemExit(f"no {min(unknown)!r}; there are {', '.join(tasks)}, waits")
+    if "waits" in names:
+        stored["waits"] = pieces.waits(effort.rounds)
     rows = {row["task"]: row for row in stored["training"]}
     stored["training"] = [
         sections.training(effort, tasks[name]) if name in names else row for name, row in rows.items()

@@ -1,7 +1,6 @@
 """What a person sees while a cell runs."""
 
 import io
-import json
 from types import SimpleNamespace
 
 import pytest
@@ -33,11 +32,10 @@ def test_a_collapse_is_one_line() -> None:
         ),
     ],
 )
-def test_a_finished_cell_says_its_score_and_learning_rate(row, line, tmp_path) -> None:
+def test_a_finished_cell_says_its_score_and_learning_rate(row, line) -> None:
     console = Console(file=io.StringIO(), width=160, color_system=None)
     result = {"knn_top1": 0.5, "train_seconds": 9.0, "steps": 62, **row}
-    (tmp_path / "result.json").write_text(json.dumps(result))
-    Progress(console=console).finished(SimpleNamespace(folder="dino-seed0"), row["status"], tmp_path)
+    Progress(console=console).finished(SimpleNamespace(folder="dino-seed0"), row["status"], result)
     assert console.file.getvalue() == line + "\n"
 
 

@@ -89,7 +89,7 @@ class Ours:
         clock = [time.perf_counter()]
         views = self.views()
         clock.append(time.perf_counter())
-        set_schedule(self.optimizer, OPTIM, HALFWAY.progress)
+        set_schedule(self.optimizer, OPTIM, HALFWAY.index, HALFWAY.total)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
             output = self.method(views, HALFWAY)
         clock.append(time.perf_counter())
