@@ -12,6 +12,7 @@ says: REFUSAL       an error message of benchmarks/refusals.py, as it is raised 
 import json
 import re
 import runpy
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,35 +61,33 @@ def render_blocks(page: str) -> str:
 
 def fields(method: str, body: str) -> str:
     """Rows `| field | symbol | default | reason |` with the default written anew, in the page's order."""
-    header, rule, *rows = body.splitlines()
-    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    header, rule, *rows = ([cell.strip() for cell in row[1:-1].split("|")] for row in body.splitlines())
     defaults = settings(method_class(method).Config())
-    named = [name.strip("`") for name, *_ in cells]
+    named = [name.strip("`") for name, *_ in rows]
     if sorted(named) != sorted(defaults):
         raise KeyError(f"{method} has {sorted(defaults)}, its page {sorted(named)}")
-    lines = [
-        line(name, symbol, defaults[name.strip("`")], *reason) for name, symbol, _, *reason in cells
-    ]
-    return "\n".join([header, rule, *lines]) + "\n"
+    return table(
+        header, rule, [[name, symbol, defaults[name.strip("`")], why] for name, symbol, _, why in rows]
+    )
 
 
 def recipes(method: str, _: str) -> str:
     """A column for the defaults and for each paper recipe of the method."""
-    columns = {"our default": {"`backbone`": "any", **_quoted(settings(method_class(method).Config()))}}
+    columns = {"our default": settings(method_class(method).Config())}
     for file in sorted((BENCHMARKS / "recipes").glob(f"{method}_*.yaml")):
         config = load(file)
         backbone = config.backbone
         assert backbone is not None
         options = "".join(f", {name} {words(value)}" for name, value in backbone.options.items())
         columns[f"[{file.stem}](../../benchmarks/recipes/{file.name})"] = {
-            "`backbone`": backbone.name + options,
-            "`batch_size`": words(config.batch_size),
-            "`budget.epochs`": words(config.budget.epochs),
-            **_quoted(settings(method_class(method).Config(**config.methods[0].options))),
+            "backbone": backbone.name + options,
+            "batch_size": words(config.batch_size),
+            "budget.epochs": words(config.budget.epochs),
+            **settings(method_class(method).Config(**config.methods[0].options)),
         }
-    names = list(dict.fromkeys(name for column in reversed(columns.values()) for name in column))
-    rows = [[name, *(column.get(name, "any") for column in columns.values())] for name in names]
-    return "\n".join([line("field", *columns), line(*["---"] * (len(columns) + 1)), *(line(*r) for r in rows)]) + "\n"
+    names = [*list(columns.values())[-1]]
+    rows = [[f"`{name}`", *(column.get(name, "any") for column in columns.values())] for name in names]
+    return table(["field", *columns], ["---"] * (len(columns) + 1), rows)
 
 
 def log(labels: str, _: str) -> str:
@@ -100,13 +99,14 @@ def log(labels: str, _: str) -> str:
     others = [name for name in some["knn_top1"] if name != "evaluated"]
     header = ["run", "loss, first", "last", *(_LOGGED[name] for name in shown), "k-NN %"]
     header += [f"of the {name} %" for name in others] + ["alarm"]
-    rows = [["---", *["---:"] * (len(header) - 2), "---"]]
+    rows = []
     for label, run in runs.items():
         alarm = f"{run['alarm']}, step {run['alarm_step']:g}" if run["alarm"] else "-"
         logged = [f"{run['last'][name]:.3f}" for name in shown]
         scores = [f"{100 * run['knn_top1'][name]:.1f}" for name in ("evaluated", *others)]
-        rows.append([label, f"{run['first']['loss']:.3f}", f"{run['last']['loss']:.3f}", *logged, *scores, alarm])
-    return "\n".join(line(*cells) for cells in (header, *rows)) + "\n"
+        losses = [f"{run[when]['loss']:.3f}" for when in ("first", "last")]
+        rows.append([label, *losses, *logged, *scores, alarm])
+    return table(header, ["---", *["---:"] * (len(header) - 2), "---"], rows)
 
 
 def says(refusal: str, _: str) -> str:
@@ -120,11 +120,8 @@ def settings(config: MethodConfig) -> dict[str, str]:
     values = {name: words(value) for name, value in config if name not in ("optim", "views")}
     values |= {f"optim.{name}": words(value) for name, value in config.optim}
     views = config.views
-    crops = [(1, view) for view in views.global_views] + ([(views.local_count, views.local)] if views.local else [])
-    sizes: dict[str, int] = {}
-    for count, view in crops:
-        size = f"{view.size} px of {view.scale[0]:g} to {view.scale[1]:g}"
-        sizes[size] = sizes.get(size, 0) + count
+    crops = [*views.global_views, *[views.local] * views.local_count]
+    sizes = Counter(f"{crop.size} px of {crop.scale[0]:g} to {crop.scale[1]:g}" for crop in crops if crop)
     return values | {"views": " + ".join(f"{count} x {size}" for size, count in sizes.items())}
 
 
@@ -144,12 +141,8 @@ def words(value: Any) -> str:
             return str(value)
 
 
-def line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _quoted(values: dict[str, str]) -> dict[str, str]:
-    return {f"`{name}`": value for name, value in values.items()}
+def table(header: list[str], rule: list[str], rows: list[list[str]]) -> str:
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, rule, *rows))
 
 
 if __name__ == "__main__":

@@ -77,7 +77,9 @@ def test_every_run_of_a_mistake_stands_in_a_page() -> None:
     from benchmarks.mistakes import RESULTS, RUNS
 
     pages = "".join(page.read_text() for page in (ROOT / "docs" / "methods").glob("*.md"))
-    shown = {run for runs in re.findall(r"^<!-- log: (.+) -->$", pages, flags=re.M) for run in runs.split(" | ")}
+    shown = {
+        run for runs in re.findall(r"^<!-- log: (.+) -->$", pages, flags=re.M) for run in runs.split(" | ")
+    }
     assert shown == RUNS.keys() == json.loads(RESULTS.read_text())["runs"].keys()
 
 
