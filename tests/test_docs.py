@@ -1,6 +1,7 @@
 """Every code block of our pages runs (the rule: made_pages.py), links lead somewhere, cli.md is fresh."""
 
 import json
+import math
 import re
 import runpy
 import sys
@@ -73,6 +74,15 @@ def test_a_field_without_a_row_and_a_stale_default_are_noticed() -> None:
         fields("byol", re.sub(r"\| `out_dim`.*\n", "", rows))
 
 
+@pytest.mark.parametrize(("page", "more"), [("dino", 0), ("moco", 1)])
+def test_logarithms_in_the_text_are_right(page: str, more: int) -> None:
+    text = (ROOT / "docs" / "methods" / f"{page}.md").read_text()
+    named = re.findall(r"(\d+\.\d{4}) for ([\d,]+\d)", text)
+    assert len(named) >= 2
+    for value, count in named:
+        assert value == f"{math.log(int(count.replace(',', '')) + more):.4f}", count
+
+
 def test_every_run_of_a_mistake_stands_in_a_page() -> None:
     from benchmarks.mistakes import RESULTS, RUNS
 
@@ -80,7 +90,11 @@ def test_every_run_of_a_mistake_stands_in_a_page() -> None:
     shown = {
         run for runs in re.findall(r"^<!-- log: (.+) -->$", pages, flags=re.M) for run in runs.split(" | ")
     }
-    assert shown == RUNS.keys() == json.loads(RESULTS.read_text())["runs"].keys()
+    kept = json.loads(RESULTS.read_text())["runs"]
+    assert shown == RUNS.keys() == kept.keys()
+    for label, run in RUNS.items():
+        of = {name: kept[label][name] for name in run.made_of()}
+        assert of == run.made_of(), f"{label}: run python -m benchmarks.mistakes, then make docs"
 
 
 # The rule itself
