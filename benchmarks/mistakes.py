@@ -2,8 +2,9 @@
 
 SSL_ZOO_DATA=DATA python -m benchmarks.mistakes [LABEL ...]
 
-Trains what benchmarks/results/mistakes.json lacks or holds of another configuration, seven minutes on one core
-for all; named labels are trained anew. `make docs` renders docs/methods/ from it. Only the runs on CIFAR-10 need the folder.
+Trains what benchmarks/results/mistakes.json lacks or holds of another configuration, seven minutes on one
+core for all; named labels are trained anew. `make docs` renders docs/methods/ from it. Only the runs on
+CIFAR-10 need the folder.
 """
 
 import json
