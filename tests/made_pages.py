@@ -28,7 +28,7 @@ from made_photos import write_photos
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHORT = ["--budget", "steps=2", "--set", "run.executor=inline", "run.threads=1"]
 NARROW = ["--backbone", "resnet8", "--batch-size", "16", "--set", "backbone.width=8"]
 

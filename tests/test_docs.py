@@ -1,5 +1,7 @@
 """Every code block of our pages runs (the rule: made_pages.py), links lead somewhere, cli.md is fresh."""
 
+import json
+import math
 import re
 import runpy
 import sys
@@ -8,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from made_pages import PAGES, ROOT, prepare, run_page, short
+
+from ssl_zoo.registry import describe_methods
 
 
 @pytest.fixture(autouse=True)
@@ -39,9 +43,58 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
+GENERATE = ROOT / "docs" / "generate.py"
+
+
 def test_command_line_page_is_generated_from_the_command_line() -> None:
-    generated = runpy.run_path(str(ROOT / "docs" / "generate.py"))["render"]()
+    generated = runpy.run_path(str(GENERATE))["render"]()
     assert (ROOT / "docs" / "cli.md").read_text() == generated, "run python docs/generate.py"
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "methods").glob("*.md")), ids=lambda page: page.stem)
+def test_pages_of_methods_are_generated_from_code_recipes_and_runs(page: Path) -> None:
+    text = page.read_text()
+    assert runpy.run_path(str(GENERATE))["render_blocks"](text) == text, "run python docs/generate.py"
+    kinds = re.findall(r"^<!-- (\w+): ", text, flags=re.M)
+    assert {"fields", "recipes", "log"} <= set(kinds)
+    assert len(kinds) == text.count("<!-- end -->")
+
+
+def test_every_method_of_ours_has_its_page() -> None:
+    ours = {method.name for method in describe_methods() if method.owner.startswith("ssl_zoo.")}
+    assert ours == {page.stem for page in (ROOT / "docs" / "methods").glob("*.md")}
+
+
+def test_a_field_without_a_row_and_a_stale_default_are_noticed() -> None:
+    fields = runpy.run_path(str(GENERATE))["fields"]
+    table = (ROOT / "docs" / "methods" / "byol.md").read_text()
+    rows = re.search(r"<!-- fields: byol -->\n(.*?)<!-- end -->", table, flags=re.S)[1]
+    assert fields("byol", rows.replace("| 0.98 |", "| 0.5 |")) == rows
+    with pytest.raises(KeyError, match="out_dim"):
+        fields("byol", re.sub(r"\| `out_dim`.*\n", "", rows))
+
+
+@pytest.mark.parametrize(("page", "more"), [("dino", 0), ("moco", 1)])
+def test_logarithms_in_the_text_are_right(page: str, more: int) -> None:
+    text = (ROOT / "docs" / "methods" / f"{page}.md").read_text()
+    named = re.findall(r"(\d+\.\d{4}) for ([\d,]+\d)", text)
+    assert len(named) >= 2
+    for value, count in named:
+        assert value == f"{math.log(int(count.replace(',', '')) + more):.4f}", count
+
+
+def test_every_run_of_a_mistake_stands_in_a_page() -> None:
+    from benchmarks.mistakes import RESULTS, RUNS
+
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "methods").glob("*.md"))
+    shown = {
+        run for runs in re.findall(r"^<!-- log: (.+) -->$", pages, flags=re.M) for run in runs.split(" | ")
+    }
+    kept = json.loads(RESULTS.read_text())["runs"]
+    assert shown == RUNS.keys() == kept.keys()
+    for label, run in RUNS.items():
+        of = {name: kept[label][name] for name in run.made_of()}
+        assert of == run.made_of(), f"{label}: run python -m benchmarks.mistakes, then make docs"
 
 
 # The rule itself
