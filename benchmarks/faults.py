@@ -99,7 +99,9 @@ def judge_images(folder: Path, count: int, seed: int) -> Counter[str]:
         (place / label).mkdir(parents=True)
         for index, (kind, mode) in enumerate(images.FORMATS):
             if mode != "F":  # floats need data.window
-                (place / label / f"good-{index}.{kind}").write_bytes(images.encoded(kind, mode, (40 + index, 48)))
+                (place / label / f"good-{index}.{kind}").write_bytes(
+                    images.encoded(kind, mode, (40 + index, 48))
+                )
 
     def judge(made: tuple[str, bytes]) -> None:
         kind, data = made
@@ -120,7 +122,7 @@ def judge_images(folder: Path, count: int, seed: int) -> Counter[str]:
 
 
 def _many(check: Callable[[Any], None], made: SearchStrategy[Any], count: int, seed: int) -> None:
-    """`check` what is `made` until `count` were; hypothesis shrinks what fails."""
+    """`check` what is `made` until `count` were."""
     done = 0
 
     def counted(example: Any) -> None:
@@ -133,7 +135,7 @@ def _many(check: Callable[[Any], None], made: SearchStrategy[Any], count: int, s
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate, Phase.shrink],
+        phases=[Phase.generate],
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's words on broken files

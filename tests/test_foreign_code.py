@@ -51,7 +51,9 @@ def evil(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
     """A file, and the mark that it makes where it is trusted."""
     file, mark = tmp_path / "weights.pth", tmp_path / "mark"
     request.param({"conv1.weight": Payload(mark)}, file)
-    torch.load(file, weights_only=False) if request.param is not by_pickle else pickle.loads(file.read_bytes())
+    torch.load(file, weights_only=False) if request.param is not by_pickle else pickle.loads(
+        file.read_bytes()
+    )
     assert mark.exists()  # it works
     mark.unlink()
     return file, mark

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from made_command import run_here
 from made_data import COLOUR, LABELS, encode
@@ -18,7 +18,9 @@ from benchmarks.harm.images import FORMATS, bomb, broken_images, encoded, judged
 from ssl_zoo.data.datasets import create_dataset
 from ssl_zoo.data.decode import BadImage, read_rgb
 
-MANY = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+MANY = settings(
+    deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=[Phase.generate]
+)
 PHOTOS = [encode(image) for image in COLOUR]
 
 
@@ -144,7 +146,9 @@ def test_a_huge_row_group_is_read_in_pieces(home: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (256, 300, 300), dtype=np.uint8)
     photos = [encode(image) for image in noise]
     path = home / "x.parquet"
-    pq.write_table(pa.table({"img": photos}), path, row_group_size=256, compression="none", data_page_size=2**16)
+    pq.write_table(
+        pa.table({"img": photos}), path, row_group_size=256, compression="none", data_page_size=2**16
+    )
     pool, before = pa.default_memory_pool(), pa.total_allocated_bytes()
     del photos, noise
     create_dataset(f"parquet:{path}")
@@ -164,7 +168,12 @@ def test_names_that_leave_the_folder_open_nothing(home: Path) -> None:
 
 
 @settings(MANY, max_examples=150)
-@given(st.one_of(st.binary(max_size=120), st.text(max_size=120).map(lambda t: f"path,label\n{t}".encode("utf-8", "replace"))))
+@given(
+    st.one_of(
+        st.binary(max_size=120),
+        st.text(max_size=120).map(lambda t: f"path,label\n{t}".encode("utf-8", "replace")),
+    )
+)
 def test_random_label_files_are_told(tmp_path: Path, data: bytes) -> None:
     os.environ["SSL_ZOO_CACHE"] = str(tmp_path / "cache")
     if not (tmp_path / "photos").exists():

@@ -187,12 +187,12 @@ def load(
     plugins = _checked(_NAMES, raw.get("plugins") or [], "plugins")
     for plugin in _checked(_NAMES, named, "plugins"):
         if plugin not in plugins:
-            raise ValueError(f"plugins: {file} names {plugin!r}, which is code; if you trust it, add --plugin {plugin}")
+            raise ValueError(
+                f"plugins: {file} names {plugin!r}, which is code; if you trust it, add --plugin {plugin}"
+            )
     for plugin in plugins:
         import_plugin(plugin)
-    sections = {
-        name: _checked(_OPTIONS, raw.pop(name), name) for name in list_methods() if name in raw
-    }
+    sections = {name: _checked(_OPTIONS, raw.pop(name), name) for name in list_methods() if name in raw}
     try:
         config = BenchConfig.model_validate(raw)
     except ValidationError as error:
@@ -294,7 +294,9 @@ def _nested(assignment: str) -> dict[str, Any]:
     path, equals, text = assignment.partition("=")
     parts = path.split(".")
     if not equals or not all(parts) or len(parts) > MOST_LEVELS:
-        raise ValueError(f"--set {shortened(assignment)}: write section.field=value, such as dino.out_dim=4096")
+        raise ValueError(
+            f"--set {shortened(assignment)}: write section.field=value, such as dino.out_dim=4096"
+        )
     value = _scalar(text, f"--set {path}")
     for part in reversed(parts):
         value = {part: value}

@@ -106,7 +106,9 @@ def _load(file: Path) -> dict[str, Any]:
         text = file.read_text(encoding="utf-8")
         content: dict[str, Any] = dict(json.loads(text, parse_constant=lambda _: None))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{file} is damaged ({error}); run the same bench again, it writes it anew") from error
+        raise ValueError(
+            f"{file} is damaged ({error}); run the same bench again, it writes it anew"
+        ) from error
     return content
 
 
