@@ -106,17 +106,19 @@ def judge_images(folder: Path, count: int, seed: int) -> Counter[str]:
     def judge(made: tuple[str, bytes]) -> None:
         kind, data = made
         number = counts.total()
-        path = place / "ab"[number % 2] / f"{number}.{kind}"
+        path = place / "ab"[number % 2] / f"bad-{number}.{kind}"
         counts[images.judged(kind, data, path)] += 1
 
     _many(judge, images.broken_images(), count, seed)
     shutil.copytree(place, folder / "all")
     flags = ["--methods", "byol", "--dataset", f"folder:{folder / 'all'}", "--set", "data.on_bad_image=skip"]
     flags += ["backbone.width=8", "--backbone", "resnet8", "--image-size", "32", "--dry-run", "--quiet"]
+    code: object = None
     try:
         command_line(["bench", *flags, "--out", str(folder / "run")])
     except SystemExit as left:
-        assert left.code == 0, f"exit code {left.code}"
+        code = left.code
+    assert code == 0, f"exit code {code}"
     counts["bench on the folder"] += 1
     return counts
 

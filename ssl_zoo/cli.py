@@ -30,6 +30,7 @@ _WRONG_PATH = (
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL),
 )
 
+
 def _whole(_type: Any, tokens: Sequence[Token]) -> int:
     return int(tokens[0].value)  # cyclopts itself makes 1 of 1.5
 

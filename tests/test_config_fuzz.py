@@ -11,7 +11,13 @@ from ssl_zoo.bench.config import load
 from ssl_zoo.bench.yaml_text import MOST_BYTES, parse
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=[Phase.generate])
+@settings(
+    max_examples=80,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+    phases=[Phase.generate],
+)
 @given(bad_commands)
 def test_wrong_commands_are_refused(tmp_path: Path, bad: Bad) -> None:
     refusal(bad, tmp_path)

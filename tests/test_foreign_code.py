@@ -88,7 +88,7 @@ def test_encoders_are_safetensors_only(evil, tmp_path) -> None:
     folder.mkdir()
     save_encoder(folder, Encoder(create_backbone("resnet8", width=8), 16, card=CARD))
     (folder / "encoder.safetensors").write_bytes(file.read_bytes())
-    with pytest.raises(ValueError, match="does not fit the backbone that encoder.json describes"):
+    with pytest.raises(ValueError, match=r"does not fit the backbone that encoder\.json describes"):
         load_encoder(folder)
     assert not mark.exists()
 

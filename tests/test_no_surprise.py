@@ -47,7 +47,7 @@ def test_a_bench_opens_no_socket_and_repeats_itself_bit_for_bit(
     for name in ("first", "second"):
         out = tmp_path / name
         flags = ["--methods", "dino", "moco", "--budget", "steps=4", "--executor", "inline", "--out", out]
-        done = ssl_zoo_command(*DIGITS, "run.device=cpu", *flags, env=offline)
+        done = ssl_zoo_command(*DIGITS, "--set", "run.device=cpu", *flags, env=offline)
         assert done.returncode == 0, done.stderr
         rows = [timeless(row) for row in Results.load(out).rows]
         ends.append((rows, [file.read_bytes() for file in sorted(out.glob("cells/*/encoder.safetensors"))]))

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import string
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ SECTIONS = {
     "budget": ["epochs", "images", "steps"],
     "report": ["images"],
 }
-KNOWN = {*BenchConfig.model_fields, *SECTIONS, *sum(SECTIONS.values(), []), *list_methods()}
+KNOWN = {*BenchConfig.model_fields, *SECTIONS, *chain(*SECTIONS.values()), *list_methods()}
 
 _COUNT = [0, -1, 1.5, "many", None, [], {}, float("nan"), float("inf")]
 _TEXT = [3, 1.5, True, [], {"a": 1}]
@@ -84,7 +85,7 @@ WRONG: dict[str, list[Any]] = {  # values that no field of this path takes
 
 
 class Bad(NamedTuple):
-    """A command that must be refused: the text of its `--config`, its flags, words that the error must say."""
+    """A command that must be refused: the text of its `--config`, flags, words that the error must say."""
 
     config: bytes | None
     flags: tuple[str, ...] = ()
@@ -103,10 +104,7 @@ def with_value(path: str, value: Any) -> dict[str, Any]:
     *above, last = path.split(".")
     place: Any = fields
     for part in above:
-        if isinstance(place, list):
-            place = place[int(part)]
-        else:
-            place = place.setdefault(part, {})
+        place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
     if isinstance(place, list):
         place[int(last)] = value
     elif path.startswith("budget."):
