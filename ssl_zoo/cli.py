@@ -5,10 +5,11 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, Token
 
 from ssl_zoo import cli_use
 
@@ -29,6 +30,12 @@ _WRONG_PATH = (
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL),
 )
 
+
+def _whole(_type: Any, tokens: Sequence[Token]) -> int:
+    return int(tokens[0].value)  # cyclopts itself makes 1 of 1.5
+
+
+Whole = Parameter(converter=_whole)
 Several = Parameter(consume_multiple=True, negative="")
 
 
@@ -42,10 +49,10 @@ def bench(
     eval_data: str | None = None,
     backbone: str | None = None,
     init: str | None = None,
-    image_size: int | None = None,
-    batch_size: int | None = None,
+    image_size: Annotated[int | None, Whole] = None,
+    batch_size: Annotated[int | None, Whole] = None,
     budget: str | None = None,
-    seeds: int | None = None,
+    seeds: Annotated[int | None, Whole] = None,
     device: str | None = None,
     precision: Literal["auto", "bf16", "fp32"] | None = None,
     executor: Literal["local", "inline"] | None = None,

@@ -39,6 +39,7 @@ def test_permission_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def refuse(path: Path, mode: str):
         raise PermissionError(13, "Permission denied", str(path))
 
+    (tmp_path / "a.png").touch()
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(BadImage, match=r"a.png: permission denied; allow this user to read it"):
         read_rgb(tmp_path / "a.png")

@@ -14,7 +14,8 @@ HOOK = """
 import os, sys
 
 def hook(event, arguments):
-    if event == "socket.__new__" and arguments[1] in (2, 10) or event in ("socket.getaddrinfo", "socket.connect"):
+    asked = event in ("socket.getaddrinfo", "socket.connect")
+    if asked or (event == "socket.__new__" and arguments[1] in (2, 10)):
         with open(os.environ["OPENED"], "a") as file:
             file.write(f"{event} {arguments}\\n")
         raise PermissionError("this process may not open sockets")
@@ -25,7 +26,7 @@ sys.addaudithook(hook)
 
 @pytest.fixture
 def offline(tmp_path: Path) -> dict[str, str]:
-    """An environment in which every Python process that opens an internet socket fails and is written down."""
+    """An environment in which each Python process that opens an internet socket fails and is written down."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(HOOK)
     path = os.pathsep.join(filter(None, [str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]))
@@ -39,12 +40,14 @@ def test_the_block_holds(offline: dict[str, str]) -> None:
     assert Path(offline["OPENED"]).exists()
 
 
-def test_a_bench_opens_no_socket_and_repeats_itself_bit_for_bit(offline: dict[str, str], tmp_path: Path) -> None:
+def test_a_bench_opens_no_socket_and_repeats_itself_bit_for_bit(
+    offline: dict[str, str], tmp_path: Path
+) -> None:
     ends = []
     for name in ("first", "second"):
         out = tmp_path / name
         flags = ["--methods", "dino", "moco", "--budget", "steps=4", "--executor", "inline", "--out", out]
-        done = ssl_zoo_command(*DIGITS, "run.device=cpu", *flags, env=offline)
+        done = ssl_zoo_command(*DIGITS, "--set", "run.device=cpu", *flags, env=offline)
         assert done.returncode == 0, done.stderr
         rows = [timeless(row) for row in Results.load(out).rows]
         ends.append((rows, [file.read_bytes() for file in sorted(out.glob("cells/*/encoder.safetensors"))]))

@@ -9,7 +9,7 @@ import pytest
 from made_command import SMALL, run_here, ssl_zoo_command
 from made_plugins import install
 
-from ssl_zoo.bench.config import import_plugin
+from ssl_zoo.bench.plugins import import_plugin
 from ssl_zoo.bench.results import Results
 from ssl_zoo.registry import method_class
 from ssl_zoo.testing import check_method

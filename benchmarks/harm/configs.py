@@ -3,6 +3,7 @@
 import contextlib
 import io
 import string
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,12 @@ from ssl_zoo.registry import list_methods
 
 LONGEST = 3000  # characters of a message
 
-BASE: dict[str, Any] = {"methods": ["byol"], "dataset": "digits", "budget": {"steps": 2}}
+BASE: dict[str, Any] = {
+    "methods": ["byol"],
+    "dataset": "digits",
+    "backbone": {"name": "resnet8", "width": 8},
+    "budget": {"steps": 2},
+}
 SECTIONS = {
     "data": [*DataConfig.model_fields],
     "evaluation": [*EvaluationConfig.model_fields],
@@ -23,7 +29,7 @@ SECTIONS = {
     "budget": ["epochs", "images", "steps"],
     "report": ["images"],
 }
-KNOWN = {*BenchConfig.model_fields, *SECTIONS, *sum(SECTIONS.values(), []), *list_methods()}
+KNOWN = {*BenchConfig.model_fields, *SECTIONS, *chain(*SECTIONS.values()), *list_methods()}
 
 _COUNT = [0, -1, 1.5, "many", None, [], {}, float("nan"), float("inf")]
 _TEXT = [3, 1.5, True, [], {"a": 1}]
@@ -79,7 +85,7 @@ WRONG: dict[str, list[Any]] = {  # values that no field of this path takes
 
 
 class Bad(NamedTuple):
-    """A command that must be refused: the text of its `--config`, its flags, words that the error must say."""
+    """A command that must be refused: the text of its `--config`, flags, words that the error must say."""
 
     config: bytes | None
     flags: tuple[str, ...] = ()
@@ -92,14 +98,13 @@ def as_yaml(fields: dict[str, Any]) -> bytes:
 
 def with_value(path: str, value: Any) -> dict[str, Any]:
     """BASE with one field replaced."""
-    fields: dict[str, Any] = {key: item.copy() if isinstance(item, list | dict) else item for key, item in BASE.items()}
+    fields: dict[str, Any] = {
+        key: item.copy() if isinstance(item, list | dict) else item for key, item in BASE.items()
+    }
     *above, last = path.split(".")
     place: Any = fields
     for part in above:
-        if isinstance(place, list):
-            place = place[int(part)]
-        else:
-            place = place.setdefault(part, {})
+        place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
     if isinstance(place, list):
         place[int(last)] = value
     elif path.startswith("budget."):
@@ -155,9 +160,12 @@ def bombs(draw: st.DrawFn) -> Bad:
         rows += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * width)}]}}" for n in range(1, levels)]
         return Bad("\n".join(rows).encode(), words=("values",))
     if kind == "self":
-        return Bad(draw(st.sampled_from([b"run: &a {b: *a}", b"seeds: &a [*a]", b"&a {x: {y: *a}}"])), words=("itself",))
-    depth = draw(st.integers(40, 5000))
-    return Bad(b"dataset: " + draw(st.sampled_from([b"[", b"{a: "])) * depth, words=("deep",))
+        return Bad(
+            draw(st.sampled_from([b"run: &a {b: *a}", b"seeds: &a [*a]", b"&a {x: {y: *a}}"])),
+            words=("itself",),
+        )
+    depth, (start, end) = draw(st.integers(40, 400)), draw(st.sampled_from([(b"[", b"]"), (b"{a: ", b"}")]))
+    return Bad(b"dataset: " + start * depth + b"x" + end * depth, words=("deep",))
 
 
 @st.composite
@@ -169,7 +177,11 @@ def no_yaml(draw: st.DrawFn) -> Bad:
     if kind == "text":
         return Bad(draw(TEXTS))
     if kind == "tag":
-        tag = draw(st.sampled_from(["python/object/apply:os.system", "bool", "int", "timestamp", "binary", "set", "x"]))
+        tag = draw(
+            st.sampled_from(
+                ["python/object/apply:os.system", "bool", "int", "timestamp", "binary", "set", "x"]
+            )
+        )
         return Bad(as_yaml(BASE) + f"image_size: !!{tag} {draw(NAMES)}".encode())
     if kind == "cut":
         whole = as_yaml({**BASE, "run": {"threads": 1}})
@@ -185,7 +197,9 @@ def bad_flags(draw: st.DrawFn) -> Bad:
         flags: tuple[str, ...] = ("--set", text if "=" not in text else text.replace("=", "-"))
         return Bad(as_yaml(BASE), flags)
     if kind == "field":
-        path = draw(st.sampled_from([path for path in sorted(WRONG) if "0" not in path and path != "methods"]))
+        path = draw(
+            st.sampled_from([path for path in sorted(WRONG) if "0" not in path and path != "methods"])
+        )
         value = yaml.safe_dump(draw(st.sampled_from(WRONG[path])), default_flow_style=True, width=10**6)
         if path.startswith("budget."):
             flags = ("--set", f"budget={{{path[7:]}: {value.partition(chr(10))[0]}}}")
@@ -193,7 +207,11 @@ def bad_flags(draw: st.DrawFn) -> Bad:
             flags = ("--set", f"{path}={value.partition(chr(10))[0]}")
         return Bad(as_yaml(BASE), flags)
     if kind == "budget":
-        text = draw(st.sampled_from(["", "=", "epochs", "epochs=", "epochs=x", "epochs=inf", "steps=nan", "steps=-1", "hours=3"]))
+        text = draw(
+            st.sampled_from(
+                ["", "=", "epochs", "epochs=", "epochs=x", "epochs=inf", "steps=nan", "steps=-1", "hours=3"]
+            )
+        )
         return Bad(None, ("--methods", "byol", "--dataset", "digits", f"--budget={text}"))
     if kind == "number":
         flag = draw(st.sampled_from(["--seeds", "--image-size", "--batch-size"]))

@@ -113,7 +113,10 @@ class Campaign:
         if moment == "any":
             at = time.monotonic() + chance.uniform(0, self.duration)
             return lambda: time.monotonic() >= at
-        wait, state = chance.uniform(0, {"training": 0.05, "evaluation": 0.6, "report": 0.4}[moment]), {"since": 0.0}
+        wait, state = (
+            chance.uniform(0, {"training": 0.05, "evaluation": 0.6, "report": 0.4}[moment]),
+            {"since": 0.0},
+        )
         steps, sizes = chance.randint(1, 4), [_logged(out)]
 
         def come() -> bool:

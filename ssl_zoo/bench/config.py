@@ -1,8 +1,5 @@
 """The configuration of a bench: a YAML file, flags and `--set` assignments, merged and checked."""
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -18,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from ssl_zoo.bench.plugins import import_plugin
 from ssl_zoo.bench.yaml_text import MOST_BYTES, MOST_LEVELS, one_line, parse
 from ssl_zoo.errors import explain, shortened
 from ssl_zoo.registry import list_methods
@@ -213,47 +211,6 @@ def dump(config: BenchConfig) -> str:
     if config.backbone:
         raw["backbone"] = {"name": config.backbone.name, **config.backbone.options}
     return yaml.safe_dump(raw, sort_keys=False)
-
-
-def import_plugin(name: str) -> None:
-    """Import a module, or a `.py` file, that registers methods.
-
-    Raises ValueError if it, or a module that it imports, is not there or its name is taken, ImportError
-    caused by its own error if it is broken.
-    """
-    path = Path(name)
-    module = path.stem if path.suffix == ".py" else name
-    if module in sys.modules:
-        file = getattr(sys.modules[module], "__file__", None)  # a built-in module has none
-        if path.suffix == ".py" and (file is None or Path(file).resolve() != path.resolve()):
-            raise ValueError(
-                f"plugin {name!r}: a module {module!r} is loaded already, from {file}; rename yours"
-            )
-        return
-    if path.suffix == ".py" and not path.is_file():
-        raise ValueError(f"plugin {name!r}: no such file; give an importable module or a .py file")
-    try:
-        if path.suffix == ".py":
-            _import_file(module, path)
-        else:
-            importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        hint = "install it, or give an importable module or a .py file"
-        raise ValueError(f"plugin {name!r}: {error}; {hint}") from error
-    except Exception as error:
-        raise ImportError(f"plugin {name!r} is broken: {type(error).__name__}: {error}") from error
-
-
-def _import_file(module: str, path: Path) -> None:
-    spec = importlib.util.spec_from_file_location(module, path)
-    assert spec is not None
-    assert spec.loader is not None
-    loaded = sys.modules[module] = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(loaded)
-    except BaseException:
-        del sys.modules[module]
-        raise
 
 
 def _checked(kind: TypeAdapter[T], value: Any, path: str) -> T:

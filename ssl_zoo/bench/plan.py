@@ -55,6 +55,7 @@ def plan(config: BenchConfig) -> Plan:
             f"batch_size={batch_size} exceeds the {len(parts.pretrain)} images to train on; lower it"
         )
     device = resolve_device(config.run.device)
+    wanted = [_method_config(entry, config.views, len(parts.pretrain)) for entry in config.methods]
     network, notes = _create(backbone, image_size), list(dataset.notes)
     init = absolute(config.init) if config.init else None
     if init:
@@ -78,8 +79,7 @@ def plan(config: BenchConfig) -> Plan:
     )
     configs: dict[str, MethodConfig] = {}
     costs: dict[str, Cost] = {}
-    for entry in config.methods:
-        method_config = _method_config(entry, config.views, len(parts.pretrain))
+    for entry, method_config in zip(config.methods, wanted, strict=True):
         patch = network.patch_size if isinstance(network, TokenBackbone) else 4
         grey = parts.pretrain.grey
         views = adapt(method_config.views, image_size, grey=grey, flip=dataset.flip, patch=patch)

@@ -45,7 +45,7 @@ class Results:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Results":
-        """Read the results of a bench folder; raises FileNotFoundError without, ValueError for broken ones."""
+        """Read the results of a bench folder; FileNotFoundError without, ValueError for broken ones."""
         file = Path(folder) / "results.json"
         if not file.is_file():
             raise FileNotFoundError(f"{file} does not exist; give the folder of a bench that has run")

@@ -18,9 +18,9 @@ from torchvision.utils import make_grid, save_image
 from ssl_zoo.backbones.weights import check_weights
 from ssl_zoo.bench.assess import assess
 from ssl_zoo.bench.cells import Cell
-from ssl_zoo.bench.config import import_plugin
 from ssl_zoo.bench.lock import LOCK
 from ssl_zoo.bench.plan import build, build_backbone, open_dataset
+from ssl_zoo.bench.plugins import import_plugin
 from ssl_zoo.checkpoint import logged_records
 from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from ssl_zoo.data.collate import MultiCropCollate
