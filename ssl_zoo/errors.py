@@ -56,7 +56,7 @@ def _siblings(model: type[BaseModel], loc: list[int | str], path: str) -> list[s
         prefix.append(str(part))
         if part in fields:
             fields = _fields(fields[part].annotation) or {}
-    return [".".join([*prefix, name]) for name in fields]
+    return [".".join([*prefix, str(name)]) for name in fields]
 
 
 def _fields(annotation: Any) -> dict[int | str, Any] | None:

@@ -16,7 +16,7 @@ _PLAIN = ("null", "bool", "int", "float", "str", "seq", "map", "merge")
 class _Loader(yaml.SafeLoader):
     """Dates stay text, which is all that a configuration could do with them."""
 
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers: ClassVar = {  # type: ignore[misc]
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
