@@ -92,7 +92,7 @@ def refuse_configs(folder: Path, count: int, seed: int) -> Counter[str]:
 
 
 def judge_images(folder: Path, count: int, seed: int) -> Counter[str]:
-    """Decode so many broken images, and run a bench's plan on a folder of them; counts what became of them."""
+    """Decode so many broken images, and plan a bench on a folder of them; counts what became of them."""
     counts: Counter[str] = Counter()
     place = folder / "photos"
     for label in ("a", "b"):

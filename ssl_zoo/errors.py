@@ -43,12 +43,12 @@ def explain(error: ValidationError, model: type[BaseModel], path: str = "") -> V
 
 def _siblings(model: type[BaseModel], loc: list[int | str], path: str) -> list[str]:
     """The fields beside the one at `loc`."""
-    fields, prefix = _fields(model) or {}, [path] if path else []
+    fields, prefix = _fields(model) or {}, [path] if path else list[str]()
     for part in loc[:-1]:
         prefix.append(str(part))
         if part in fields:
             fields = _fields(fields[part].annotation) or {}
-    return [".".join([*prefix, name]) for name in fields]
+    return [".".join([*prefix, str(name)]) for name in fields]
 
 
 def _fields(annotation: Any) -> dict[int | str, Any] | None:

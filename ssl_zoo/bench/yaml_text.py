@@ -1,6 +1,6 @@
 """YAML as a configuration may use it: plain values, every key once, of bounded size."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 from yaml import Node
@@ -16,7 +16,7 @@ _PLAIN = ("null", "bool", "int", "float", "str", "seq", "map", "merge")
 class _Loader(yaml.SafeLoader):
     """Dates stay text, which is all that a configuration could do with them."""
 
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
