@@ -51,7 +51,7 @@ def explain(error: ValidationError, model: type[BaseModel], path: str = "") -> V
 
 def _siblings(model: type[BaseModel], loc: list[int | str], path: str) -> list[str]:
     """The fields beside the one at `loc`."""
-    fields, prefix = _fields(model) or {}, [path] if path else []
+    fields, prefix = _fields(model) or {}, [path] if path else list[str]()
     for part in loc[:-1]:
         prefix.append(str(part))
         if part in fields:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ssl_zoo.bench.config import import_plugin
+from ssl_zoo.bench.plugins import import_plugin
 from ssl_zoo.registry import method_class
 from ssl_zoo.testing import check_method
 

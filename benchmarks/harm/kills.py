@@ -60,11 +60,11 @@ class Campaign:
 
     def _start(self, out: Path, executor: str) -> subprocess.Popen[str]:
         command = [*self.command, "--out", str(out), "--executor", executor]
-        said = (self.folder / "said.txt").open("w")
         self.counts["starts"] += 1
-        return subprocess.Popen(
-            command, stdout=said, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
+        with (self.folder / "said.txt").open("w") as said:
+            return subprocess.Popen(
+                command, stdout=said, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            )
 
     def _finish(self, out: Path, executor: str) -> None:
         process = self._start(out, executor)
