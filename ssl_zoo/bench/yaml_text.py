@@ -1,6 +1,6 @@
 """YAML as a configuration may use it: plain values, every key once, of bounded size."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from yaml import Node
