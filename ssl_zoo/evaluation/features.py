@@ -1,5 +1,6 @@
 """From images to features: what every evaluator starts from."""
 
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,7 +55,7 @@ def extract(
         )
         first = next(batches)
         with torch.inference_mode(False):
-            features = _empty(len(images), first.shape[1])
+            features = _empty(len(images), *first.shape[1:])
         done = 0
         for batch in chain([first], batches):
             features[done : done + len(batch)] = batch
@@ -62,14 +63,14 @@ def extract(
     return features
 
 
-def _empty(rows: int, width: int) -> Tensor:
-    size = 4 * rows * width
+def _empty(*shape: int) -> Tensor:
+    size = 4 * math.prod(shape)
     if size < _MAPPED_BYTES:
-        return torch.empty(rows, width)
+        return torch.empty(shape)
     cache_dir().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=cache_dir()) as file:  # the mapping outlives it
         file.truncate(size)
-        return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=(rows, width)))
+        return torch.from_numpy(np.memmap(file, np.float32, "r+", shape=shape))
 
 
 @contextmanager
