@@ -17,7 +17,9 @@ def command_line(*arguments):
 
 
 def ssl_zoo_command(*arguments, **options):
-    return subprocess.run(command_line(*arguments), capture_output=True, text=True, timeout=600, **options)
+    return subprocess.run(
+        command_line(*arguments), capture_output=True, text=True, timeout=1800, **options
+    )  # only against a hang
 
 
 def run_here(*arguments):

@@ -258,7 +258,7 @@ def test_loss_detaches_the_teacher() -> None:
 
 
 def test_loss_of_one_view_says_what_to_do() -> None:
-    with pytest.raises(ValueError, match="give at least two student views"):
+    with pytest.raises(ValueError, match="give two global_views"):
         DINOLoss(5)(random(1, 3, 5), random(1, 3, 5))
 
 

@@ -196,11 +196,13 @@ def test_mask_token_learns_where_a_method_wants_it() -> None:
 
 @pytest.mark.parametrize(
     ("targets", "students", "pairs"),
-    [(1, 1, []), (2, 2, [(0, 1), (1, 0)]), (2, 3, [(0, 1), (0, 2), (1, 0), (1, 2)])],
+    [(2, 2, [(0, 1), (1, 0)]), (2, 3, [(0, 1), (0, 2), (1, 0), (1, 2)])],
 )
 def test_cross_view_pairs_leave_the_same_view_out(targets: int, students: int, pairs: list) -> None:
     assert cross_view_pairs(targets, students) == pairs
     assert len(cross_view_pairs(2, 10)) == 18
+    with pytest.raises(ValueError, match="give two global_views"):
+        cross_view_pairs(1, 1)
 
 
 def test_each_view_is_its_own_batch() -> None:
