@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from ssl_zoo import create_backbone, create_dataset, create_method, fit
 from ssl_zoo.bench.budget import measure
 from ssl_zoo.data.augment import adapt
-from ssl_zoo.data.datasets import Split
+from ssl_zoo.data.datasets import Dataset, Split
 from ssl_zoo.data.splits import Roles, roles
 from ssl_zoo.draws import seed_from
 from ssl_zoo.evaluation.collapse import feature_std, rankme
@@ -75,8 +76,7 @@ def _views(
 def execute(run: Run) -> dict[str, Any]:
     """Train on one thread, then score."""
     torch.set_num_threads(1)
-    dataset = create_dataset(run.dataset)
-    parts = roles(dataset)
+    dataset, parts = _load(run.dataset)
     if run.classes is not None:
         parts = _first_classes(parts, run.classes)
     pretrain = parts.pretrain if run.subset is None else parts.pretrain.take(torch.arange(run.subset))
@@ -106,6 +106,12 @@ def execute(run: Run) -> dict[str, Any]:
         "config": config.model_dump(mode="json"),
         **_score(method.encoder, parts, test=run.test),
     }
+
+
+@lru_cache(maxsize=1)
+def _load(name: str) -> tuple[Dataset, Roles]:
+    dataset = create_dataset(name)
+    return dataset, roles(dataset)
 
 
 def _first_classes(parts: Roles, classes: int) -> Roles:

@@ -115,7 +115,39 @@ def search() -> Iterator[Run]:
             yield Run(f"{method}-{number:02d}", method, options)
 
 
-STUDIES = {"search": search}
+def confirm() -> Iterator[Run]:
+    """What was chosen against the defaults it started from, with seeds that no choice has seen."""
+    for seed in (1, 2, 3):
+        for method, options in CHOSEN.items():
+            yield Run(f"{method} default", method, START[method], seed, test=True)
+            yield Run(f"{method} chosen", method, options, seed, test=True)
+
+
+def crops() -> Iterator[Run]:
+    """Local crops at equal images, and two global crops for as many FLOPs as those cost."""
+    options = CHOSEN.get("dino", START["dino"])
+    for seed in (1, 2, 3):
+        locals_ = {**options, "views.local_count": 4, "views.local_size": 16}
+        yield Run("dino, 4 local crops", "dino", locals_, seed, test=True)
+        yield Run("dino, as many FLOPs", "dino", options, seed, budget=EQUAL_FLOPS, test=True)
+
+
+def untrained() -> Iterator[Run]:
+    """Weights that no step moves: what every setting's encoder is before training."""
+    still = {"optim.lr": 0.0, "optim.min_lr": 0.0}
+    for classes in (None, 3):
+        yield Run("untrained", "byol", still, budget=50 * 128, classes=classes)
+
+
+def robust() -> Iterator[Run]:
+    """Few images, small batches and few classes: does anything collapse?"""
+    for name, options in (("default", START["dino"]), ("chosen", CHOSEN.get("dino", START["dino"]))):
+        yield Run(f"dino {name}, 1,000 images", "dino", options, budget=20_000, subset=1000)
+        yield Run(f"dino {name}, batch 32", "dino", options, budget=20_000, batch_size=32)
+        yield Run(f"dino {name}, 3 classes", "dino", options, budget=20_000, classes=3)
+
+
+STUDIES = {study.__name__: study for study in (search, untrained, confirm, robust, crops)}
 
 
 def stored(study: str) -> list[dict[str, Any]]:
@@ -125,6 +157,7 @@ def stored(study: str) -> list[dict[str, Any]]:
 
 
 def main(study: str) -> None:
+    """Run what of a study is not there yet."""
     for run in STUDIES[study]():
         asked = json.loads(json.dumps(asdict(run)))
         if asked in [line["run"] for line in stored(study)]:
@@ -136,4 +169,5 @@ def main(study: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    for name in sys.argv[1:]:
+        main(name)
