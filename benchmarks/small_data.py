@@ -15,9 +15,10 @@ SCORES = {"knn_top1": "k-NN selection", "ridge_top1": "ridge selection", "test_k
 PAIRS = {
     "confirm": [(f"{method} chosen", f"{method} default") for method in ("dino", "byol", "moco")],
     "crops": [
-        ("4 local crops", "2 crops"),
-        ("4 local crops", "2 crops, as many FLOPs"),
+        ("dino, 4 local crops", "dino chosen"),
+        ("dino, 4 local crops", "dino, as many FLOPs"),
     ],
+    "longer": [("dino chosen, 4x images", "dino default, 4x images")],
 }
 Line = dict[str, Any]
 
@@ -80,7 +81,9 @@ def against(study: str) -> str:
     rows = []
     for first, second in PAIRS[study]:
         ours, theirs = by_label.get(first, {}), by_label.get(second, {})
-        seeds = sorted(ours.keys() & theirs.keys())
+        seeds = ours.keys() & theirs.keys()
+        if not seeds:
+            continue
 
         def scores(lines: dict[int, Line], score: str) -> dict[int, float]:
             return {seed: line["result"][score] for seed, line in lines.items() if score in line["result"]}
