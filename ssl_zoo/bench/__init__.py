@@ -15,13 +15,13 @@ from types import ModuleType
 from typing import Any
 
 from ssl_zoo.bench import config as configuration
-from ssl_zoo.bench.cells import Cell, read_result, write_plan
+from ssl_zoo.bench.cells import FINISHED, Cell, read_result, write_plan
 from ssl_zoo.bench.config import BenchConfig, RunConfig
 from ssl_zoo.bench.executors import EXECUTORS
 from ssl_zoo.bench.lock import FILES, one_writer
 from ssl_zoo.bench.plan import Plan, plan
 from ssl_zoo.bench.progress import Progress
-from ssl_zoo.bench.results import FINISHED, Results, collect
+from ssl_zoo.bench.results import Results, collect
 from ssl_zoo.files import write_text
 
 __all__ = ["Results", "bench", "run_bench"]

@@ -12,6 +12,8 @@ from ssl_zoo.files import write_text
 
 logger = logging.getLogger(__name__)
 
+FINISHED = ("done", "collapsed")  # statuses of a cell with a result, which a collapse is; stopped is none
+
 
 class Shared(BaseModel):
     """What is equal for every cell of a bench, by construction; `init` names the weights to start from."""

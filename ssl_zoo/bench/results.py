@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo.bench.cells import Cell, read_result
+from ssl_zoo.bench.cells import FINISHED, Cell, read_result
 from ssl_zoo.ema import horizon
 from ssl_zoo.evaluation.collapse import collapse_verdict
 from ssl_zoo.files import write_text
@@ -31,7 +31,6 @@ _OTHER = ("map_at_r", "finetune_top1", "sgd_probe_top1")
 _LABEL_FREE = ("rankme", "feature_std", "alignment", "uniformity")
 _COLLAPSE = ("collapse_verdict", "collapse_cause", "collapse_alarm")
 _REST = ("final_loss", "encoder", "config_hash", "error")
-FINISHED = ("done", "collapsed")  # a collapse is a result
 FIELDS = (*_WHAT, *_COST, *_WHERE, *_KNN, *_LINEAR, *_OTHER, *_LABEL_FREE, *_COLLAPSE, *_REST)
 
 

@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from ssl_zoo.bench.cells import FINISHED
 from ssl_zoo.bench.report import figures, galleries
 from ssl_zoo.bench.report.summaries import LABEL_FREE, TITLES, Row, finding, is_reference, remarks, summary
 from ssl_zoo.bench.report.table import MISSING, grid, is_text
@@ -242,7 +243,7 @@ def _curves(logs: Logs, tone: Mapping[str, str]) -> tuple[list[dict[str, Any]], 
 
 def _audit(rows: Sequence[Row]) -> list[Fact]:
     """Every audited quantity over the finished runs of the trained methods."""
-    trained = [row for row in rows if not is_reference(row) and row.get("status") in ("done", "collapsed")]
+    trained = [row for row in rows if not is_reference(row) and row.get("status") in FINISHED]
     facts = []
     for name, title in _AUDITED.items():
         values = {row["label"]: row.get(name) for row in trained if row.get(name) is not None}

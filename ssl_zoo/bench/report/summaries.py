@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from ssl_zoo.bench.cells import FINISHED
 from ssl_zoo.bench.report.words import is_number, points, reason
 from ssl_zoo.bench.statistics import Interval, mean_interval, paired_interval
 from ssl_zoo.evaluation.collapse import explain_collapse
@@ -32,7 +33,6 @@ LABEL_FREE = {
     "alignment": "alignment",
     "uniformity": "uniformity",
 }
-_COUNTED = {"done", "collapsed"}  # a collapse is a result; a stopped run is not
 _COSTS = ("images_seen", "views_seen", "train_seconds", "images_per_second")
 
 
@@ -88,7 +88,7 @@ def _summarise(label: str, rows: list[Row], primary: str, baseline: dict[int, fl
     reference = all(is_reference(row) for row in rows)
     once = reference and label != BASELINE and bool(by_seed)  # the one evaluation holds for every seed
     paired = dict.fromkeys(baseline, fmean(by_seed.values())) if once else by_seed
-    counted = [row for row in rows if row.get("status") in _COUNTED] or rows
+    counted = [row for row in rows if row.get("status") in FINISHED] or rows
     costs = {name: [row[name] for row in counted if is_number(row.get(name))] for name in _COSTS}
     return Summary(
         label=label,
@@ -111,7 +111,7 @@ def _by_seed(rows: Sequence[Row], metric: str) -> dict[int, float]:
     return {
         row["seed"]: row[metric]
         for row in rows
-        if row.get("status") in _COUNTED and is_number(row.get(metric))
+        if row.get("status") in FINISHED and is_number(row.get(metric))
     }
 
 
@@ -200,7 +200,7 @@ def _too_few(shared: int, most: int) -> str:
 
 def _unscored(summaries: Sequence[Summary]) -> Finding:
     trained = [item for item in summaries if not item.is_reference]
-    if not any(word in item.status for item in trained for word in _COUNTED):
+    if not any(word in item.status for item in trained for word in FINISHED):
         return Finding("no method finished: there is nothing to rank")
     return Finding(
         "without labels no method is ranked; label about 100 images and run: "
