@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import zlib
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -99,11 +100,14 @@ class Checkpoint:
             return log.tell()
 
 
-def logged_records(folder: Path) -> list[dict[str, float]]:
-    """The whole records of the `metrics.jsonl` in `folder`; none without it."""
-    file = folder / "metrics.jsonl"
-    lines = file.read_bytes().split(b"\n")[:-1] if file.exists() else []
-    return [json.loads(line) for line in lines]
+def logged_records(folder: Path) -> list[dict[str, Any]]:
+    """The records of `metrics.jsonl` in `folder`; none without it, NaN is None, a torn line is left out."""
+    file, records = folder / "metrics.jsonl", []
+    if file.is_file():
+        for line in file.read_text(encoding="utf-8").splitlines():
+            with suppress(json.JSONDecodeError):
+                records.append(json.loads(line, parse_constant=lambda _: None))
+    return records
 
 
 def _read(file: Path) -> dict[str, Any] | None:

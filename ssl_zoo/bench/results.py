@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_zoo.bench.cells import FINISHED, Cell, read_result
+from ssl_zoo.checkpoint import logged_records
 from ssl_zoo.ema import horizon
 from ssl_zoo.evaluation.collapse import collapse_verdict
 from ssl_zoo.files import write_text
@@ -103,7 +104,7 @@ def collect(folder: Path, cells: list[Cell], bench: dict[str, Any]) -> Results:
         }
         row |= {key: value for key, value in found[cell.folder].items() if key in FIELDS}
         rows.append(row)
-        notes += _momentum_note(cell, folder / "cells" / cell.folder / "metrics.jsonl")
+        notes += _momentum_note(cell, folder / "cells" / cell.folder)
     judge(rows)
     return Results(folder, {**bench, "notes": list(dict.fromkeys(notes))}, rows)
 
@@ -124,10 +125,9 @@ def judge(rows: list[dict[str, Any]]) -> None:
             row["collapse_verdict"] = "diverged"
 
 
-def _momentum_note(cell: Cell, log: Path) -> list[str]:
+def _momentum_note(cell: Cell, place: Path) -> list[str]:
     """A warning if the teacher's horizon 1 / (1 - momentum) is long against the run."""
-    lines = log.read_text().splitlines() if log.exists() else []
-    momentum = json.loads(lines[0]).get("momentum") if lines else None
+    momentum = next(iter(logged_records(place)), {}).get("momentum")
     if momentum is None or (share := horizon(momentum) / cell.shared.steps) <= _LONG_HORIZON:
         return []
     return [

@@ -1,10 +1,7 @@
 """The charts as plain Plotly JSON; the page paints them with its own colours, by the tone in `meta`."""
 
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from ssl_zoo.bench.report.summaries import BASELINE, TITLES, Summary
@@ -68,16 +65,6 @@ def _dots(item: Summary, metric: str, place: int, tone: str) -> list[Figure]:
         "hovertemplate": f"mean %{{x:.1f}} \N{PLUS-MINUS SIGN} {100 * half_width:.1f} %<extra></extra>",
     }
     return [center, seeds]
-
-
-def read_metrics(file: Path) -> Logged:
-    """The logged steps of a cell; none without the file, NaN becomes None, a torn last line is left out."""
-    logged: Logged = []
-    if file.is_file():
-        for line in file.read_text(encoding="utf-8").splitlines():
-            with suppress(json.JSONDecodeError):
-                logged.append(json.loads(line, parse_constant=lambda _: None))
-    return logged
 
 
 def metric_names(logs: Sequence[Logged]) -> list[str]:

@@ -14,6 +14,7 @@ from ssl_zoo.bench.report import figures, galleries
 from ssl_zoo.bench.report.summaries import LABEL_FREE, TITLES, Row, finding, is_reference, remarks, summary
 from ssl_zoo.bench.report.table import MISSING, grid, is_text
 from ssl_zoo.bench.report.words import budget, count, is_number, quantity, scaled, sentence
+from ssl_zoo.checkpoint import logged_records
 from ssl_zoo.files import write_text
 
 _NOT_MEASURED = Markup('<span role="img" aria-label="not measured">&ndash;</span>')
@@ -215,7 +216,7 @@ def _logs(folder: Path, rows: Sequence[Row]) -> Logs:
     logs: Logs = {}
     for row in rows:
         if not is_reference(row):
-            log = figures.read_metrics(galleries.cell(folder, row) / "metrics.jsonl")
+            log = logged_records(galleries.cell(folder, row))
             logs.setdefault(row["label"], {})[row["seed"]] = log
     return logs
 
