@@ -56,6 +56,26 @@ def test_stopped_cell_is_kept_and_its_log_ends_with_it(bench_of_collapses) -> No
     assert (cell / "result.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("on_collapse", ["stop", "warn"])
+def test_a_run_killed_while_it_was_evaluated_ends_with_the_same_row(on_collapse, tmp_path) -> None:
+    asked = {
+        **AS_ASKED,
+        "methods": AS_ASKED["methods"][1:],
+        "run": {**AS_ASKED["run"], "on_collapse": on_collapse},
+    }
+    rows = []
+    for _ in range(2):
+        results = small_bench(tmp_path / "run", small_data(tmp_path / "data"), **asked)
+        row = next(row for row in results.rows if row["label"] == "flat")
+        rows.append(
+            {name: row[name] for name in ("status", "steps", "collapse_alarm", "final_loss", "knn_top1")}
+        )
+        (tmp_path / "run" / "cells" / "flat-seed0" / "result.json").unlink()
+    assert rows[0] == rows[1]
+    assert rows[0]["collapse_alarm"] == "uniform"
+    assert rows[0]["status"] == ("collapsed" if on_collapse == "stop" else "done")
+
+
 def test_report_plots_prototypes_and_says_what_to_do(bench_of_collapses) -> None:
     page = page_of(bench_of_collapses.folder)
     assert f"flat seed 0 was ended at step {bench_of_collapses.rows[-1]['steps']}: " in page.text

@@ -188,6 +188,7 @@ def _train(
             compile_backbones=cell.compile,
             should_stop=lambda: collapsed() or should_stop(),
         )
+        collapsed()  # a training that was complete before a resume took no step, and its log is not seen yet
     except TrainingStopped as stopped:
         if not collapsed():
             raise
