@@ -67,6 +67,15 @@ class FitResult(NamedTuple):
     seconds: float
     metrics: dict[str, float]
 
+    @classmethod
+    def after(
+        cls, method: Method, steps: int, batch_size: int, seconds: float, metrics: dict[str, float]
+    ) -> Self:
+        """The result of so many steps."""
+        images, spec = steps * batch_size, method.config.views
+        views = images * (len(spec.global_views) + spec.local_count)
+        return cls(method, steps, images, views, seconds, metrics)
+
 
 class TrainingStopped(Exception):
     """Training was asked to stop; the checkpoint holds everything up to `step`."""
@@ -222,9 +231,7 @@ def fit(
             kept = done
             saved = time.perf_counter()
             pause = max(checkpoint_seconds, _PAUSE * (saved - now)) if checkpoint_seconds else 0.0
-    spec = method.config.views
-    views_seen = total * batch_size * (len(spec.global_views) + spec.local_count)
     seconds = spent + time.perf_counter() - began
     if not record and out is not None:
         record = logged_records(Path(out))[-1]
-    return FitResult(method, total, total * batch_size, views_seen, seconds, record)
+    return FitResult.after(method, total, batch_size, seconds, record)

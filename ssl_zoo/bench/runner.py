@@ -192,10 +192,8 @@ def _train(
     except TrainingStopped as stopped:
         if not collapsed():
             raise
-        record, spec = logged_records(folder)[-1], method.config.views
-        images = stopped.step * shared.batch_size
-        views = images * (len(spec.global_views) + spec.local_count)
-        fitted = FitResult(method, stopped.step, images, views, record["seconds"], record)
+        record = logged_records(folder)[-1]
+        fitted = FitResult.after(method, stopped.step, shared.batch_size, record["seconds"], record)
     return fitted, alarm.sign
 
 
