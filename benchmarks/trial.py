@@ -83,7 +83,7 @@ def execute(run: Run) -> dict[str, Any]:
     size = pretrain.largest_side
     default = method_class(run.method).Config()
     config = configure(run, default, size, grey=pretrain.grey, flip=dataset.flip).for_data(len(pretrain))
-    cost = measure(_build(run, config, size), pretrain, torch.device("cpu"), "fp32")
+    cost = measure(_build(run, config, size), pretrain, torch.device("cpu"), "fp32", run.batch_size)
     method, began = _build(run, config, size), time.process_time()
     try:
         fitted = fit(
@@ -100,7 +100,7 @@ def execute(run: Run) -> dict[str, Any]:
     return {
         "status": "done",
         "steps": fitted.steps,
-        "train_flops": cost.flops_per_image * fitted.images_seen,
+        "train_flops": cost.step.flops * fitted.steps,
         "cpu_seconds": round(time.process_time() - began, 1),  # wall time would count pauses
         "final_metrics": fitted.metrics,
         "config": config.model_dump(mode="json"),

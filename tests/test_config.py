@@ -10,7 +10,7 @@ import yaml
 from ssl_zoo.bench.config import dump, load
 from ssl_zoo.cli import main
 from ssl_zoo.registry import describe_methods, method_class
-from ssl_zoo.train import Budget
+from ssl_zoo.budget import Budget
 
 RECIPES = sorted(Path("benchmarks").glob("**/*.yaml"))
 

@@ -18,11 +18,14 @@ _WHAT = ("label", "method", "dataset", "backbone", "seed", "status")
 _COST = (
     "images_seen",
     "views_seen",
+    "view_pixels_seen",
     "steps",
     "batch_size",
     "lr",
     "train_flops",
     "train_seconds",
+    "data_seconds",
+    "evaluation_seconds",
     "images_per_second",
 )
 _WHERE = ("peak_memory_bytes", "precision", "threads", "device")
@@ -33,6 +36,12 @@ _LABEL_FREE = ("rankme", "feature_std", "alignment", "uniformity")
 _COLLAPSE = ("collapse_verdict", "collapse_cause", "collapse_alarm")
 _REST = ("final_loss", "encoder", "config_hash", "error")
 FIELDS = (*_WHAT, *_COST, *_WHERE, *_KNN, *_LINEAR, *_OTHER, *_LABEL_FREE, *_COLLAPSE, *_REST)
+
+MEASURED = (
+    *("seconds", "train_seconds", "data_seconds", "evaluation_seconds", "images_per_second"),
+    "peak_memory_bytes",
+)
+"""What differs from run to run on the same machine; all other fields are bit-equal."""
 
 
 class Results:
@@ -128,7 +137,7 @@ def judge(rows: list[dict[str, Any]]) -> None:
 def _momentum_note(cell: Cell, place: Path) -> list[str]:
     """A warning if the teacher's horizon 1 / (1 - momentum) is long against the run."""
     momentum = next(iter(logged_records(place)), {}).get("momentum")
-    if momentum is None or (share := horizon(momentum) / cell.shared.steps) <= _LONG_HORIZON:
+    if momentum is None or (share := horizon(momentum) / cell.steps) <= _LONG_HORIZON:
         return []
     return [
         f"{cell.label}: its momentum network averages over {share:.0%} of this short run; "
