@@ -98,6 +98,7 @@ class EvaluationConfig(Section):
     knn_temperature: Annotated[float, Field(ge=0.002)] = 0.07
     primary_metric: Literal["knn_top1", "linear_top1", "map_at_r"] = "knn_top1"
     finetune: bool = False
+    transfer: list[str] = []
 
 
 class RunConfig(Section):

@@ -13,6 +13,7 @@ from ssl_zoo.backbones.weights import absolute, check_weights, load_weights, nam
 from ssl_zoo.bench.budget import Cost, measure
 from ssl_zoo.bench.cells import Cell, Shared
 from ssl_zoo.bench.config import BackboneEntry, BenchConfig, DataConfig, MethodEntry, frozen_label
+from ssl_zoo.bench.transfer import open_transfer
 from ssl_zoo.data.augment import adapt
 from ssl_zoo.data.datasets import Dataset, create_dataset
 from ssl_zoo.data.splits import Roles, evaluated_on, roles
@@ -57,6 +58,7 @@ def plan(config: BenchConfig) -> Plan:
     device = resolve_device(config.run.device)
     wanted = [_method_config(entry, config.views, len(parts.pretrain)) for entry in config.methods]
     network, notes = _create(backbone, image_size), list(dataset.notes)
+    others = _others(config.evaluation.transfer)
     init = absolute(config.init) if config.init else None
     if init:
         notes += load_weights(network, init)
@@ -76,6 +78,7 @@ def plan(config: BenchConfig) -> Plan:
         primary_metric=config.evaluation.primary_metric,
         finetune=config.evaluation.finetune,
         eval_data=short_name(config.data.eval) if config.data.eval else None,
+        transfer={name: other.fingerprint for name, other in open_transfer(others, data).items()},
     )
     configs: dict[str, MethodConfig] = {}
     costs: dict[str, Cost] = {}
@@ -118,6 +121,7 @@ def plan(config: BenchConfig) -> Plan:
             frozen=frozen.get(label),
             source=source,
             data=data,
+            transfer=others,
             device=str(device),
             threads=config.run.threads or torch.get_num_threads(),
             workers=config.run.workers,
@@ -179,6 +183,14 @@ def build(shared: Shared, name: str, config: MethodConfig, seed: int, init: str 
     backbone = build_backbone(shared, seed, init)
     torch.manual_seed(seed_from(seed, 1))
     return create_method(name, backbone, **{f: getattr(config, f) for f in type(config).model_fields})
+
+
+def _others(sources: list[str]) -> dict[str, str]:
+    """The data sets to transfer to, by name; raises ValueError for two of one name."""
+    others = {short_name(source): _absolute(source) for source in sources}
+    if len(others) < len(sources):
+        raise ValueError(f"evaluation.transfer: {', '.join(sources)}: give data sets of different names")
+    return others
 
 
 def _absolute(source: str) -> str:
