@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from ssl_zoo.bench.config import dump, load
+from ssl_zoo.budget import Budget
 from ssl_zoo.cli import main
 from ssl_zoo.registry import describe_methods, method_class
-from ssl_zoo.budget import Budget
 
 RECIPES = sorted(Path("benchmarks").glob("**/*.yaml"))
 

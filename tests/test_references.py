@@ -10,7 +10,6 @@ from sklearn.decomposition import PCA
 
 import ssl_zoo
 from ssl_zoo.bench.supervised import Supervised, SupervisedConfig, to_learn
-from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from ssl_zoo.data.splits import roles
 from ssl_zoo.method import Step, Views
 
@@ -19,7 +18,12 @@ from ssl_zoo.method import Step, Views
 def run(tmp_path_factory):
     data_dir = small_data(tmp_path_factory.mktemp("data"))
     folder = tmp_path_factory.mktemp("bench") / "run"
-    fields = {"methods": ["byol"], "references": ["supervised", "pixels"], "seeds": 2, "budget": {"steps": 60}}
+    fields = {
+        "methods": ["byol"],
+        "references": ["supervised", "pixels"],
+        "seeds": 2,
+        "budget": {"steps": 60},
+    }
     return folder, data_dir, small_bench(folder, data_dir, **fields)
 
 
@@ -41,9 +45,7 @@ def test_pixels_are_principal_components(run):
     folder, data_dir, _ = run
     encoder = ssl_zoo.load_encoder(folder / "cells" / "pixels-seed0")
     train = ssl_zoo.create_dataset("fashion-mnist", data_dir).split("train")
-    pixels = train.images.expand(-1, 3, -1, -1).double() / 255
-    mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    pixels = ((pixels - mean) / std).flatten(1).numpy()
+    pixels = torch.stack([encoder.transform(image) for image in train.images]).flatten(1).numpy()
     expected = PCA(20, svd_solver="full").fit_transform(pixels)
     found = encoder.embed(train.images).numpy()
     assert found.shape == (100, 100)  # no more components than images

@@ -30,7 +30,9 @@ def test_the_same_machine_gives_the_same_bits(run, tmp_path, capsys):
     kept = result.read_text()
     other = json.loads((run / "cells/byol-seed1/result.json").read_text())["knn_top1"]
     try:
-        far = json.loads(kept) | {"knn_top1": other + 0.3}  # two seeds: their noise is t(1) * 0.15 * 2, and more
+        far = json.loads(kept) | {
+            "knn_top1": other + 0.3
+        }  # two seeds: their noise is t(1) * 0.15 * 2, and more
         result.write_text(json.dumps(far))
         code, words = said(capsys, run, "--cells", "byol-seed0", "--out", tmp_path / "again")
         assert (code, "byol-seed0 within seed noise: knn_top1" in words) == (0, True)
@@ -51,6 +53,8 @@ def test_the_same_machine_gives_the_same_bits(run, tmp_path, capsys):
 
 def test_what_is_not_there_is_named(run, tmp_path, capsys):
     assert command("reproduce", run, "--cells", "dino-seed0", "--out", tmp_path / "again") == 2
-    assert "has no finished cell dino-seed0; there are byol-seed0, byol-seed1, random" in capsys.readouterr().err
+    assert (
+        "has no finished cell dino-seed0; there are byol-seed0, byol-seed1, random" in capsys.readouterr().err
+    )
     assert command("reproduce", tmp_path / "nothing") == 2
     assert "give the folder of a bench" in capsys.readouterr().err

@@ -14,7 +14,10 @@ from ssl_zoo.bench.tuning import _settings, _with
 def run(tmp_path_factory):
     data_dir = small_data(tmp_path_factory.mktemp("data"))
     folder = tmp_path_factory.mktemp("bench") / "run"
-    fields = {"methods": ["byol", {"method": "moco", "label": "moco", "temperature": 0.3}], "tuning": {"trials": 3}}
+    fields = {
+        "methods": ["byol", {"method": "moco", "label": "moco", "temperature": 0.3}],
+        "tuning": {"trials": 3},
+    }
     return folder, data_dir, fields, small_bench(folder, data_dir, **fields)
 
 
@@ -25,7 +28,9 @@ def test_every_method_has_its_trials_and_the_best_is_compared(run):
     for label in ("byol", "moco"):
         report = tuning["methods"][label]
         stored = [
-            json.loads((folder / f"tuning/cells/{label}-trial{n:02d}-seed{TRIAL_SEED}/result.json").read_text())
+            json.loads(
+                (folder / f"tuning/cells/{label}-trial{n:02d}-seed{TRIAL_SEED}/result.json").read_text()
+            )
             for n in range(3)
         ]
         assert report["scores"] == [result["final_metrics"]["curve_knn_top1"] for result in stored]
@@ -67,4 +72,6 @@ def test_what_was_given_is_not_drawn():
 
 def test_the_seed_of_the_trials_is_not_compared():
     with pytest.raises(ValueError, match="compare with fresh ones"):
-        load(fields={"methods": ["byol"], "dataset": "digits", "seeds": [TRIAL_SEED], "tuning": {"trials": 2}})
+        load(
+            fields={"methods": ["byol"], "dataset": "digits", "seeds": [TRIAL_SEED], "tuning": {"trials": 2}}
+        )

@@ -16,7 +16,10 @@ FINISHED = ("done", "collapsed")  # statuses of a cell with a result, which a co
 
 
 class Shared(BaseModel):
-    """What is equal for every cell of a bench, by construction; `init` names the weights to start from."""
+    """What is equal for every cell of a bench, by construction; `init` names the weights to start from.
+
+    `transfer` holds the fingerprints, by name, of the other data sets to evaluate on.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,6 +37,7 @@ class Shared(BaseModel):
     knn_temperature: float
     primary_metric: str
     finetune: bool = False
+    transfer: dict[str, str] = {}
     eval_data: str | None = None
 
 
@@ -42,7 +46,7 @@ class Cell(BaseModel):
 
     `options` is the method's whole configuration; what follows `config_hash` is where and how it runs. The
     weights to start from are those of `init`, of `frozen`, an encoder trained elsewhere, or the seed's. A
-    `trial` is scored on the selection images alone.
+    `trial` is scored on the selection images alone. `transfer` says where the other data sets lie, by name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +64,7 @@ class Cell(BaseModel):
     frozen: str | None
     source: str
     data: DataConfig
+    transfer: dict[str, str] = {}
     device: str
     threads: int
     workers: int | None

@@ -103,6 +103,7 @@ class EvaluationConfig(Section):
     reference: str | None = None
     curve: Annotated[int, Field(ge=0, le=100)] = 5
     finetune: bool = False
+    transfer: list[str] = []
 
 
 class TuningConfig(Section):

@@ -15,6 +15,7 @@ from ssl_zoo.bench.budget import Cost, measure
 from ssl_zoo.bench.cells import Cell, Shared
 from ssl_zoo.bench.config import BackboneEntry, BenchConfig, DataConfig, MethodEntry, frozen_label
 from ssl_zoo.bench.supervised import Supervised, SupervisedConfig, to_learn
+from ssl_zoo.bench.transfer import open_transfer
 from ssl_zoo.data.augment import adapt
 from ssl_zoo.data.datasets import Dataset, Split, create_dataset
 from ssl_zoo.data.splits import Roles, evaluated_on, roles
@@ -64,6 +65,7 @@ def plan(config: BenchConfig, planned: Mapping[str, int] | None = None, *, trial
     device = resolve_device(config.run.device)
     wanted = [_method_config(entry, config.views, len(parts.pretrain)) for entry in config.methods]
     network, notes = _create(backbone, image_size), list(dataset.notes)
+    others = _others(config.evaluation.transfer)
     init = absolute(config.init) if config.init else None
     if init:
         notes += load_weights(network, init)
@@ -83,6 +85,7 @@ def plan(config: BenchConfig, planned: Mapping[str, int] | None = None, *, trial
         primary_metric=config.evaluation.primary_metric,
         finetune=config.evaluation.finetune,
         eval_data=short_name(config.data.eval) if config.data.eval else None,
+        transfer={name: other.fingerprint for name, other in open_transfer(others, data).items()},
     )
     configs: dict[str, MethodConfig] = {}
     costs: dict[str, Cost] = {}
@@ -145,6 +148,7 @@ def plan(config: BenchConfig, planned: Mapping[str, int] | None = None, *, trial
             frozen=frozen.get(label),
             source=source,
             data=data,
+            transfer=others,
             device=str(device),
             threads=config.run.threads or torch.get_num_threads(),
             workers=config.run.workers,
@@ -217,6 +221,14 @@ def build_supervised(
     backbone = build_backbone(shared, seed, init)
     torch.manual_seed(seed_from(seed, 1))
     return Supervised(backbone, config, split)
+
+
+def _others(sources: list[str]) -> dict[str, str]:
+    """The data sets to transfer to, by name; raises ValueError for two of one name."""
+    others = {short_name(source): _absolute(source) for source in sources}
+    if len(others) < len(sources):
+        raise ValueError(f"evaluation.transfer: {', '.join(sources)}: give data sets of different names")
+    return others
 
 
 def _absolute(source: str) -> str:

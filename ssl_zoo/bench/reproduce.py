@@ -21,7 +21,7 @@ _ENCODER = "encoder.safetensors"
 
 
 class Reproduced(NamedTuple):
-    """One cell, run again: `verdict` is bit-equal, within seed noise, different, or failed; why in `words`."""
+    """One cell, run again: `verdict` is bit-equal, within seed noise, different or failed; `words` why."""
 
     cell: str
     verdict: str
@@ -48,7 +48,9 @@ def reproduce(
     cells = {cell.folder: cell for cell in read_plan(run)}
     done = {name for name in cells if read_result(run / "cells" / name).get("status") in FINISHED}
     if wrong := [name for name in only if name not in done]:
-        raise ValueError(f"{run} has no finished cell {', '.join(wrong)}; there are {', '.join(sorted(done))}")
+        raise ValueError(
+            f"{run} has no finished cell {', '.join(wrong)}; there are {', '.join(sorted(done))}"
+        )
     folder = out or run.resolve().with_name(f"{run.resolve().name}-again")
     again = [_moved(cells[name], data_dir) for name in cells if name in (only or done)]
     with one_writer(folder):

@@ -30,9 +30,17 @@ _COST = (
 )
 _WHERE = ("peak_memory_bytes", "precision", "threads", "device")
 _KNN = ("knn_top1", "knn_top5", "knn_by_k", "knn_k", "knn_temperature")
-_LINEAR = ("linear_top1", "linear_top5", "linear_balanced_accuracy", "linear_c", "linear_converged")
-_OTHER = ("map_at_r", "finetune_top1", "sgd_probe_top1")
-_LABEL_FREE = ("rankme", "feature_std", "alignment", "uniformity")
+_LINEAR = (
+    "linear_top1",
+    "linear_top5",
+    "linear_balanced_accuracy",
+    "linear_macro_f1",
+    "linear_auroc",
+    "linear_c",
+    "linear_converged",
+)
+_OTHER = ("low_shot", "map_at_r", "cluster_ami", "cluster_nmi", "transfer", "finetune_top1", "sgd_probe_top1")
+_LABEL_FREE = ("rankme", "alpha_req", "feature_std", "alignment", "uniformity")
 _COLLAPSE = ("collapse_verdict", "collapse_cause", "collapse_alarm")
 _REST = ("final_loss", "encoder", "config_hash", "error")
 FIELDS = (*_WHAT, *_COST, *_WHERE, *_KNN, *_LINEAR, *_OTHER, *_LABEL_FREE, *_COLLAPSE, *_REST)

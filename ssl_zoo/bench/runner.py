@@ -21,6 +21,7 @@ from ssl_zoo.bench.plugins import import_plugin
 from ssl_zoo.bench.references import as_given, card
 from ssl_zoo.bench.selection import curve_steps, selection_curve
 from ssl_zoo.bench.supervised import SupervisedConfig, to_learn
+from ssl_zoo.bench.transfer import planned_transfer
 from ssl_zoo.budget import Budget
 from ssl_zoo.checkpoint import logged_records
 from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD
@@ -101,6 +102,7 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
         raise ValueError(
             f"{shared.dataset} is not the data that was planned with; plan again in a new folder"
         )
+    others = planned_transfer(cell)
     device = resolve_device(cell.device)
     emit({"event": "training", "total": cell.steps})
     fitted: FitResult | None = None
@@ -132,6 +134,7 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
         knn_temperature=shared.knn_temperature,
         finetuned=shared.finetune,
         seed=cell.seed,
+        transfer=others,
         workers=cell.workers,
     )
     save_encoder(folder, encoder)
