@@ -158,6 +158,7 @@ def _terms(config: BenchConfig, planned: Plan) -> dict[str, Any]:
         "precision": shared.precision,
         "device": planned.cells[0].device,
         "threads": planned.cells[0].threads,
+        "plugins": config.plugins,
         "notes": planned.notes,
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "version": version("ssl-zoo"),

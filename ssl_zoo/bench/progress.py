@@ -129,7 +129,7 @@ class Progress:
 
     def show(self, results: "Results") -> None:
         """The table, and where everything lies."""
-        self.console.print(render_table(results.as_dict()))
+        self.console.print(render_table(results.as_dict(), results.folder))
         self.console.print(f"{results.folder / 'report.html'}", style="bold", highlight=False)
 
     def _say(self, line: str) -> None:

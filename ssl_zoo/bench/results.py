@@ -96,7 +96,7 @@ class Results:
     def _repr_html_(self) -> str:
         from ssl_zoo.bench.report.html import results_table
 
-        return results_table(self.as_dict())
+        return results_table(self.as_dict(), self.folder)
 
     def save(self) -> None:
         """Write results.json, results.csv and report.html."""

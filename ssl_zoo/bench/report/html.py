@@ -11,7 +11,8 @@ from plotly.offline import get_plotlyjs
 
 from ssl_zoo.bench.cells import FINISHED
 from ssl_zoo.bench.report import figures, galleries
-from ssl_zoo.bench.report.summaries import LABEL_FREE, TITLES, Row, finding, is_reference, remarks, summary
+from ssl_zoo.bench.report.comparison import finding
+from ssl_zoo.bench.report.summaries import LABEL_FREE, TITLES, Row, is_reference, primary_of, remarks, summary
 from ssl_zoo.bench.report.table import MISSING, grid, is_text
 from ssl_zoo.bench.report.words import budget, count, is_number, quantity, scaled, sentence
 from ssl_zoo.checkpoint import logged_records
@@ -99,9 +100,9 @@ def write_report(folder: Path) -> Path:
     return report
 
 
-def results_table(results: Mapping[str, Any]) -> str:
+def results_table(results: Mapping[str, Any], folder: Path | None = None) -> str:
     """The table alone as HTML, for notebooks, with what was compared and who is ahead."""
-    return _render("results.html.jinja", _headline(results))
+    return _render("results.html.jinja", _headline(results, folder))
 
 
 def _render(template: str, context: Mapping[str, Any]) -> str:
@@ -130,15 +131,15 @@ def _load(file: Path) -> dict[str, Any]:
     return content
 
 
-def _headline(results: Mapping[str, Any]) -> dict[str, Any]:
+def _headline(results: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
     bench, rows = results["bench"], results["rows"]
-    primary = bench.get("primary_metric") or "knn_top1"
+    primary = primary_of(bench)
     summaries = summary(rows, primary)
-    table = grid(summaries, primary)
+    table = grid(bench, summaries)
     return {
         "notes": bench.get("notes") or [],
         "sentence": sentence(bench),
-        "finding": finding(summaries, primary),
+        "finding": finding(bench, summaries, folder),
         "remarks": remarks(rows, primary),
         "primary": TITLES.get(primary, primary),
         "table": table,
@@ -149,9 +150,9 @@ def _headline(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _page(folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
-    bench, rows, headline = results["bench"], results["rows"], _headline(results)
+    bench, rows, headline = results["bench"], results["rows"], _headline(results, folder)
     summaries = [item for item, _ in headline["table"].lines]
-    scores = figures.score_figure(summaries, bench.get("primary_metric") or "knn_top1", headline["tone"])
+    scores = figures.score_figure(summaries, primary_of(bench), headline["tone"])
     logs = _logs(folder, rows)
     curves, names = _curves(logs, headline["tone"])
     prototypes = _prototypes(logs, headline["tone"])
