@@ -158,7 +158,7 @@ def test_notebook_table_escapes_and_names_the_finding():
 
 def test_words():
     assert budget({"epochs": 1}) == "1 epoch"
-    assert budget({"flops": 2.5e15}) == "2.5e+15 flops"
+    assert budget({"flops": 2.5e15}) == "2.5 PFLOP"
     assert scaled(2.5e15, "FLOP") == "2.5 PFLOP"
     assert scaled(3 * 2**28, "B", base=1024) == "768 MiB"
     assert scaled(0, "B") == "0 B"

@@ -50,9 +50,11 @@ def p_value(p: float) -> str:
 
 
 def budget(fields: Mapping[str, Any]) -> str:
-    """The budget in words: {"epochs": 3} -> "3 epochs"."""
+    """The budget in words: {"epochs": 3} -> "3 epochs", {"flops": 5e15} -> "5 PFLOP"."""
     return ", ".join(
-        f"{quantity(value)} {name.removesuffix('s') if value == 1 else name}"
+        scaled(value, "FLOP")
+        if name == "flops"
+        else f"{quantity(value)} {name.removesuffix('s') if value == 1 else name}"
         for name, value in fields.items()
         if is_number(value)
     )
