@@ -8,6 +8,7 @@ from made_run import small_bench, small_data
 from ssl_zoo.bench.config import TRIAL_SEED, MethodEntry, load
 from ssl_zoo.bench.results import Results
 from ssl_zoo.bench.tuning import _settings, _with
+from ssl_zoo.registry import list_methods, method_class
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +76,14 @@ def test_the_seed_of_the_trials_is_not_compared():
         load(
             fields={"methods": ["byol"], "dataset": "digits", "seeds": [TRIAL_SEED], "tuning": {"trials": 2}}
         )
+
+
+@pytest.mark.parametrize("name", list_methods())
+def test_every_value_of_a_space_is_a_configuration_and_the_default_is_among_them(name):
+    default = method_class(name).Config()
+    for field, values in default.space().items():
+        section, _, option = field.rpartition(".")
+        for value in values:
+            built = method_class(name).Config(**_with({}, {field: value}))
+            assert getattr(getattr(built, section) if section else built, option) == value
+        assert getattr(getattr(default, section) if section else default, option) in values
