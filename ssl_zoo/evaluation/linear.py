@@ -51,14 +51,16 @@ def linear_probe(
 def choose_c(x: Tensor, y: Tensor, folds: Folds, *, num_classes: int) -> float:
     """The C of `GRID` with the best accuracy over `folds` of `x` [N, D], `y` [N]; `DEFAULT_C` without folds.
 
-    Each fit sees at most 10,000 images; of equal C the smallest. C holds for the larger final fit as it is:
-    it is the variance of the prior on the weights, which does not depend on the number of images.
+    Each fit sees at most 10,000 images; of equal C the smallest. A fold with one class to fit tells nothing.
+    C holds for the larger final fit as it is: it is the variance of the prior on the weights, which does not
+    depend on the number of images.
     """
+    folds = [(sample(fit, _CHOICE_IMAGES), validation) for fit, validation in folds]
+    folds = [fold for fold in folds if int(y[fold[0]].min()) < int(y[fold[0]].max())]
     if not folds:
         return DEFAULT_C
     hits = dict.fromkeys(GRID, 0.0)
     for fit, validation in folds:
-        fit = sample(fit, _CHOICE_IMAGES)
         path = fits(scaling(x[fit]), x[fit], y[fit], x[validation], GRID, num_classes)
         for c, probe in zip(GRID, path, strict=True):
             hits[c] += top_accuracy(probe.scores, y[validation], 1, floor=-torch.inf) * len(validation)
@@ -97,7 +99,7 @@ def ridge_top1(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor,
     """
     check_labels("train", train_y, num_classes)
     check_labels("test", test_y, num_classes)
-    _check_two(train_y)
+    check_two(train_y)
     ridge = make_pipeline(StandardScaler(), RidgeClassifier()).fit(train_x.float().numpy(), train_y.numpy())
     return float(ridge.score(test_x.float().numpy(), test_y.numpy()))
 
@@ -119,7 +121,7 @@ def fits(
 
     Raises ValueError if `train_y` [N] is one class.
     """
-    _check_two(train_y)
+    check_two(train_y)
     train, test = (scaler.transform(x.float().numpy()) for x in (train_x, test_x))
     model = LogisticRegression(max_iter=_MAX_ITERATIONS, warm_start=True)
     for c in grid:
@@ -137,7 +139,8 @@ def fits(
         yield LinearProbe(scores, converged)
 
 
-def _check_two(train_y: Tensor) -> None:
+def check_two(train_y: Tensor) -> None:
+    """Raise ValueError unless `train_y` [N] holds two classes."""
     if int(train_y.min()) == int(train_y.max()):
         raise ValueError(
             f"a probe needs two classes, all {len(train_y)} labels are {int(train_y[0])}; label other images"

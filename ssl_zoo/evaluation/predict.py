@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ssl_zoo.evaluation.knn import Folds, check_labels, choose_k, knn_scores
-from ssl_zoo.evaluation.linear import LinearProbe, choose_c, linear_probe
+from ssl_zoo.evaluation.linear import LinearProbe, check_two, choose_c, linear_probe
 
 KNN_K = (1, 5, 10, 20, 100, 200)
 KNN_TEMPERATURE = 0.07
@@ -50,6 +50,7 @@ def predict(
     Raises ValueError for labels outside 0..num_classes-1 or of one class, a bank smaller than every k.
     """
     check_labels("train", train_y, num_classes)
+    check_two(train_y)
     ks = [k for k in knn_k if k <= len(train_x)]
     if not ks:
         raise ValueError(f"knn_k={list(knn_k)} on a bank of {len(train_x)} images; give a k up to that")
