@@ -103,6 +103,13 @@ def test_budget_and_views_are_named(fields: Any, opening: str, cost: str, views:
     assert line.endswith(f" at 4.0x the {cost} (k-NN top-1, {views})")
 
 
+def test_a_run_that_a_collapse_ended_was_not_given_as_much():
+    results = made_up_results(rows_of(FIVE))
+    results["rows"][0]["status"] = "collapsed"
+    line = finding(results["bench"], summary(results["rows"])).line
+    assert line.startswith("At equal images, but for runs that a collapse ended, dino is 2.4 ")
+
+
 def test_tuning_trials_are_named_where_there_was_training():
     assert said(FIVE, tuning={"trials": 20}).context == "20 tuning trials per method."
     assert said(FIVE, budget={}).context == ""
@@ -118,7 +125,7 @@ def test_an_interval_with_zero_in_it_has_no_winner():
     line = said({"a": [0.5, 0.6, 0.7], "b": [0.4, 0.7, 0.6]}).line
     assert line.startswith(
         "At equal images no winner between a and b: 3.3 \N{PLUS-MINUS SIGN} 28.7 points, an interval that "
-        "holds zero (p = .67, 3 seeds) at 1.0x the FLOPs"
+        "holds zero (p = .67, 3 seeds), a at 1.0x the FLOPs"
     )
     assert "above" not in line
 

@@ -11,7 +11,7 @@ from scipy.special import ndtri, stdtr, stdtrit
 
 SEEDS_FOR_CHANCE = 5
 _RESAMPLES = 2_000  # settle a half width to about 2 % of itself
-_DIGITS = 12  # a difference of two fractions is exact to about 16: equal ones have no spread
+_DIGITS = 12  # scores are exact to about 15: equal differences have no spread, equal sums are one
 
 
 class Interval(NamedTuple):
@@ -41,14 +41,18 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     if len(values) == 1:
         return Interval(float(values[0]), None)
     quantile = float(stdtrit(len(values) - 1, (1 + confidence) / 2))
-    return Interval(fmean(values), quantile * stdev(values) / sqrt(len(values)))
+    return Interval(fmean(values), quantile * _spread(values) / sqrt(len(values)))
+
+
+def _spread(values: Sequence[float]) -> float:
+    return round(stdev(values), _DIGITS)
 
 
 def paired_differences(first: Mapping[int, float], second: Mapping[int, float]) -> list[float]:
     """`first - second` for every seed that both have; a score that is not finite counts as not measured."""
     shared = sorted(first.keys() & second.keys())
     differences = [first[seed] - second[seed] for seed in shared]
-    return [round(difference, _DIGITS) for difference in differences if isfinite(difference)]
+    return [difference for difference in differences if isfinite(difference)]
 
 
 def paired_interval(
@@ -69,7 +73,7 @@ def paired_p(first: Mapping[int, float], second: Mapping[int, float]) -> float:
     differences = paired_differences(first, second)
     if len(differences) < 2:
         raise ValueError(f"paired_p needs two seeds that both have, got {len(differences)}; run more seeds")
-    size, spread = abs(fmean(differences)), stdev(differences)
+    size, spread = abs(fmean(differences)), _spread(differences)
     if spread == 0:
         return 0.0 if size else 1.0
     return 2 * float(stdtr(len(differences) - 1, -size * sqrt(len(differences)) / spread))
@@ -99,7 +103,7 @@ def order_holds(first: Mapping[int, float], second: Mapping[int, float]) -> floa
     differences = paired_differences(first, second)
     if len(differences) < SEEDS_FOR_CHANCE:
         return None
-    size, spread = abs(fmean(differences)), stdev(differences)
+    size, spread = abs(fmean(differences)), _spread(differences)
     if spread == 0:
         return 1.0 if size else 0.5
     return float(stdtr(len(differences) - 1, size / (spread * sqrt(1 + 1 / len(differences)))))

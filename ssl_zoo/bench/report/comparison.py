@@ -116,9 +116,8 @@ def finding(bench: Mapping[str, Any], summaries: Sequence[Summary], folder: Path
     short = [item.label for item in others if all(item is not pair.method for pair in pairs)]
     if short:
         clauses.append(f"too few seeds to rank {', '.join(short)} ({more})")
-    unit, views = _EQUAL.get(_unit(bench)), VIEWS.get(bench.get("views", ""))
-    terms = f" ({', '.join(filter(None, (metric, views)))})"
-    line = (f"At equal {unit} " if unit else "") + "; ".join(clauses) + terms
+    terms = filter(None, (metric, VIEWS.get(bench.get("views", ""))))
+    line = f"{_equal(bench, methods)}{'; '.join(clauses)} ({', '.join(terms)})"
     basis = [_tests(pairs), _same_in_every_seed(pairs), _chances(pairs), _seconds(pairs, bench), noise]
     return Finding(line, " ".join(part for part in basis if part), context)
 
@@ -127,16 +126,23 @@ def _clause(pair: Comparison, unit: str) -> str:
     """Who of two is above the other, or that nobody is: the interval holds zero, or does but for Holm."""
     first, second = (item.label for item in pair.in_order)
     size = f"{abs(pair.difference.mean):.1f} \N{PLUS-MINUS SIGN} {pair.difference.half_width or 0:.1f} points"
-    test = f"({p_value(pair.p)}, {pair.seeds} seeds){_cost(pair, unit)}"
+    test, cost = f"({p_value(pair.p)}, {pair.seeds} seeds)", _cost(pair, unit)
     if pair.is_decided:
-        return f"{first} is {size} above {second} {test}"
+        return f"{first} is {size} above {second} {test}{cost}"
     low, high = pair.difference.ends
     why = "an interval that holds zero" if low <= 0 <= high else "which may be chance among so many methods"
-    return f"no winner between {first} and {second}: {size}, {why} {test}"
+    return f"no winner between {first} and {second}: {size}, {why} {test}{cost and f', {first}{cost}'}"
+
+
+def _equal(bench: Mapping[str, Any], methods: Sequence[Summary]) -> str:
+    """What the budget made equal; empty for encoders that were made elsewhere."""
+    if _unit(bench) not in _EQUAL:
+        return ""
+    ended = any("collapsed" in item.status for item in methods)
+    return f"At equal {_EQUAL[_unit(bench)]}{', but for runs that a collapse ended,' if ended else ''} "
 
 
 def _unit(bench: Mapping[str, Any]) -> str:
-    """The unit of the budget; empty for encoders that were made elsewhere."""
     return next(iter(bench.get("budget") or {}), "")
 
 
@@ -205,7 +211,7 @@ def _unscored(summaries: Sequence[Summary]) -> Finding:
     return Finding(
         "without labels no method is ranked; label about 100 images and run: "
         "ssl-zoo eval --encoder RUN --data SPEC --labels FILE.csv",
-        "What is measured without labels tells a collapse, not which features are better.",
+        context="What is measured without labels tells a collapse, not which features are better.",
     )
 
 

@@ -189,8 +189,12 @@ def to_csv_table(results: Mapping[str, Any]) -> str:
     spread = [any(line[column].spread for _, line in cells.lines) for column in range(len(cells.header))]
     rows = [[(title, f"{title} \N{PLUS-MINUS SIGN}") for title in cells.header]]
     for _, line in cells.lines:
+        texts = [
+            cell.text if is_text(column, cells.header) else cell.text.replace(",", "")
+            for column, cell in enumerate(line)
+        ]
         rows.append(
-            [(cell.text.replace(",", "") if cell.text != MISSING else "", cell.spread) for cell in line]
+            [("" if text == MISSING else text, cell.spread) for text, cell in zip(texts, line, strict=True)]
         )
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(
