@@ -171,3 +171,17 @@ def _read(results: Mapping[str, Any]) -> tuple[list[Summary], str, Grid]:
 def _plain(text: object) -> str:
     """Text that Markdown takes literally."""
     return re.sub(r"([\\`*\[|])", r"\\\1", escape(" ".join(str(text).split()), quote=False))
+
+
+def to_csv_table(results: Mapping[str, Any]) -> str:
+    """The same table as CSV."""
+    _, _, cells = _read(results)
+    lines = [cells.header, *([str(cell) for cell in line] for _, line in cells.lines)]
+    return "\n".join(",".join(f'"{text}"' for text in line) for line in lines) + "\n"
+
+
+def to_latex(results: Mapping[str, Any]) -> str:
+    """The same table as LaTeX."""
+    _, _, cells = _read(results)
+    lines = [cells.header, *([str(cell) for cell in line] for _, line in cells.lines)]
+    return "\n".join(" & ".join(line) + r" \\" for line in lines) + "\n"
