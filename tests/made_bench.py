@@ -120,7 +120,11 @@ def write_cell(cell: Path, row: dict[str, Any]) -> None:
             logged |= {"teacher_entropy": 7 - step / 50} if row["label"] == "dino" else {}
             if step % 20 == 0:
                 score = 0.3 + 0.003 * step + 0.01 * row["seed"]
-                logged |= {"seconds": 0.1 * views * step, "curve_knn_top1": score, "curve_ridge_top1": score / 2}
+                logged |= {
+                    "seconds": 0.1 * views * step,
+                    "curve_knn_top1": score,
+                    "curve_ridge_top1": score / 2,
+                }
             file.write(json.dumps(logged) + "\n")
         file.write('{"step": 105, "images_se')  # as a killed process leaves it
     random = np.random.default_rng(row["seed"])

@@ -17,6 +17,7 @@ _KEYS = {
     "Enter": {"code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"},
     "Space": {"code": "Space", "windowsVirtualKeyCode": 32, "text": " ", "key": " "},
     "Tab": {"code": "Tab", "windowsVirtualKeyCode": 9},
+    "ArrowDown": {"code": "ArrowDown", "windowsVirtualKeyCode": 40},
     "ArrowRight": {"code": "ArrowRight", "windowsVirtualKeyCode": 39},
 }
 

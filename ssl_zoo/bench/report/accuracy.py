@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ssl_zoo.bench.report.figures import Figure, Logged, dash, symbol, title, traced
+from ssl_zoo.bench.report.figures import Figure, Logged, dash, key, title, traced
 from ssl_zoo.bench.report.summaries import SEEDS_TO_RANK, Row
 from ssl_zoo.bench.report.words import is_number
 from ssl_zoo.bench.statistics import mean_interval
@@ -61,7 +61,7 @@ def accuracy_figure(found: Curves, score: str, axis: str, tone: Mapping[str, str
 
 def _drawn(label: str, seeds: list[list[Point]], axis: str, tone: str) -> list[Figure]:
     common = traced(label, tone) | {"line": {"width": 2, "dash": dash(tone)}}
-    common["marker"] = {"size": 7, "symbol": symbol(int(tone) if tone.isdigit() else 0)}
+    common["marker"] = {"size": 7, "symbol": key(label, tone).symbol}
     spans = _spans(seeds, axis)
     lonely = [] if len(spans) > 1 or len(seeds) == 1 else seeds
     if lonely:  # seeds that share no steps have no mean

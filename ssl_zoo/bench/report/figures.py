@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssl_zoo.bench.report.summaries import BASELINE, TITLES, Summary
 from ssl_zoo.bench.report.words import count, is_number, quantity
@@ -32,6 +32,19 @@ def dash(tone: str) -> str:
 def symbol(place: int) -> str:
     """The marker of the tone, or of another series, with this number."""
     return _SYMBOLS[place % len(_SYMBOLS)]
+
+
+class Key(NamedTuple):
+    """An entry of a legend."""
+
+    name: str
+    tone: str
+    symbol: str
+
+
+def key(label: str, tone: str) -> Key:
+    """The entry of a label, with the marker of its tone."""
+    return Key(label, tone, symbol(int(tone) if tone.isdigit() else 0))
 
 
 def traced(label: str, tone: str) -> Figure:

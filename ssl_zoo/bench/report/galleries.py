@@ -16,7 +16,7 @@ _WIDEST = 900  # px of such a JPEG
 
 
 class Picture(NamedTuple):
-    """One picture of one label: `uri` is None where no image was kept or the page has no room for it."""
+    """One picture of one label: `uri` is None where none was kept, "" where the page has no room for it."""
 
     label: str
     uri: str | None
@@ -26,13 +26,12 @@ class Picture(NamedTuple):
 
 
 class Album:
-    """Takes pictures into a page until `room`, in bytes, is used up; then it is `full`: some are missing."""
+    """Takes pictures into a page as long as there is `room` for them, in bytes."""
 
     def __init__(self, sources: Sources, rows: Sequence[Row], room: int) -> None:
         self.sources = sources
         self.rows = rows
         self.room = room
-        self.full = False
 
     def crops(self, summaries: Sequence[Summary]) -> list[Picture]:
         """Of each trained label the crops that its first seed saw."""
@@ -42,7 +41,7 @@ class Album:
     def kept(self, summaries: Sequence[Summary], name: str) -> list[Picture]:
         """Of each label, untrained ones too, the picture `name` of its first seed; none that was not kept."""
         pictures = [self._picture(item, name, "") for item in summaries]
-        return [picture for picture in pictures if picture.uri]
+        return [picture for picture in pictures if picture.uri is not None]
 
     def _picture(self, item: Summary, name: str, caption: str) -> Picture:
         for row in self.rows:
@@ -54,8 +53,7 @@ class Album:
             except (UnidentifiedImageError, OSError):
                 continue  # torn, as a killed process leaves it
             if len(uri) > self.room:
-                self.full = True
-                break
+                return Picture(item.label, "", 0, 0, caption)
             self.room -= len(uri)
             return Picture(item.label, uri, width, height, caption)
         return Picture(item.label, None, 0, 0, caption)

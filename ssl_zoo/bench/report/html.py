@@ -153,7 +153,6 @@ def _page(folder: Path, results: Mapping[str, Any], room: int) -> dict[str, Any]
         "neighbours": album.kept(summaries, "neighbours.png") if shown else [],
         "attention": album.kept(summaries, "attention.png") if shown else [],
         "views": views,
-        "left_out_pictures": album.full,
         "scale": 2 if max((view.width for view in views), default=0) < _SMALL else 1,
         "audit": audit(rows, bench),
         "details": [(title, name in _WORDS) for name, title in _DETAILS.items()],

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ssl_zoo.bench.maps import COLUMNS, MAP, THUMB, THUMBNAILS
-from ssl_zoo.bench.report.figures import TONES, Figure, in_plotly, symbol, traced
+from ssl_zoo.bench.report.figures import TONES, Figure, Key, in_plotly, symbol, traced
 from ssl_zoo.bench.report.sources import Arrays, Sources, read_arrays
 from ssl_zoo.bench.report.summaries import Row
 
@@ -17,20 +17,12 @@ _REST = "other classes"
 _UNLABELLED = "no labels"
 
 
-class ClassKey(NamedTuple):
-    """An entry of the legend."""
-
-    name: str
-    tone: str
-    symbol: str
-
-
 class Maps(NamedTuple):
     """Per label the charts `pca` and `tsne`, the legend, and the name and position of every point's image."""
 
     labels: list[str]
     figures: list[dict[str, Figure]]
-    legend: list[ClassKey]
+    legend: list[Key]
     images: list[tuple[str, int]]
 
 
@@ -64,13 +56,13 @@ def maps(sources: Sources, rows: Sequence[Row], labels: Sequence[str]) -> Maps |
     classes, counts = np.unique(label, return_counts=True)
     named = sorted(classes[np.argsort(-counts, kind="stable")][:_MOST_CLASSES].tolist())
     legend = [
-        ClassKey(_UNLABELLED if i < 0 else names[i], str(place % TONES), symbol(place // TONES))
+        Key(_UNLABELLED if i < 0 else names[i], str(place % TONES), symbol(place // TONES))
         for place, i in enumerate(named)
     ]
     members = [np.flatnonzero(drawn & (label == i)) for i in named]
     rest = np.flatnonzero(drawn & ~np.isin(label, named))
     if len(rest):
-        legend.append(ClassKey(_REST, "baseline", "circle-open"))
+        legend.append(Key(_REST, "baseline", "circle-open"))
         members.append(rest)
     figures = [
         {kind: _chart(found[name][kind], legend, members) for kind in ("pca", "tsne")} for name in shown
@@ -90,7 +82,7 @@ def sheet(sources: Sources) -> Sheet | None:
     return None
 
 
-def _chart(places: Any, legend: Sequence[ClassKey], members: Sequence[Any]) -> Figure:
+def _chart(places: Any, legend: Sequence[Key], members: Sequence[Any]) -> Figure:
     """A trace per entry of the legend, and a last one, empty, that marks a chosen image."""
     places = places / max(float(np.abs(places).max()), 1e-12)  # the scale means nothing, short numbers do
     traces = [
@@ -107,7 +99,13 @@ def _chart(places: Any, legend: Sequence[ClassKey], members: Sequence[Any]) -> F
     ]
     ring = {"size": 15, "symbol": "circle-open", "line": {"width": 2}}
     chosen = {"type": "scatter", "mode": "markers", "name": "chosen", "x": [], "y": [], "marker": ring}
-    axis = {"showticklabels": False, "zeroline": False, "ticks": "", "range": [-1.08, 1.08]}
+    axis = {
+        "showticklabels": False,
+        "showgrid": False,
+        "zeroline": False,
+        "ticks": "",
+        "range": [-1.08, 1.08],
+    }
     layout = {
         "height": 340,
         "margin": {"l": 8, "r": 8, "t": 8, "b": 8},

@@ -30,7 +30,7 @@ def costs(logs: Logs, tone: Mapping[str, str]) -> dict[str, Any]:
             [accuracy.accuracy_figure(curves, score, axis, tone) for axis in accuracy.AXES]
             for score, curves in found.items()
         ],
-        "labels": [label for label in _labels(logs) if label in drawn],
+        "legend": [figures.key(label, tone[label]) for label in _labels(logs) if label in drawn],
         "without": [label for label in _labels(logs) if label not in drawn],
     }
 
@@ -55,7 +55,8 @@ def prototypes(logs: Logs, tone: Mapping[str, str]) -> dict[str, Any]:
     by_label = {label: seeds for label, seeds in _by_label(logs).items() if _has_prototypes(seeds)}
     entropy = figures.overlay_figure(by_label, "teacher_entropy", tone, ceiling="uniform_entropy")
     drawn = [figure for figure in (entropy, figures.overlay_figure(by_label, "kl", tone)) if figure]
-    return {"labels": list(by_label), "figures": drawn}
+    legend = [figures.key(label, tone[label]) for label in by_label]
+    return {"legend": legend, "figures": drawn}
 
 
 def _labels(logs: Logs) -> list[str]:
