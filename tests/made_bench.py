@@ -16,6 +16,7 @@ from ssl_zoo.bench.report import render_table, write_report
 
 SCORES = {"dino": 0.62, "byol": 0.55, "moco": 0.54, "random": 0.31}
 CLASSES = ("cat", "dog", "<script>alert(1)</script>")
+PLANNED = {"label": "dino", "seed": 0, "options": {}, "shared": {"fingerprint": "1"}}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -96,7 +97,7 @@ def write_bench(folder: Path, results: dict[str, Any], cells: bool = True) -> Pa
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results))
     if cells:
-        (folder / "plan.json").write_text(json.dumps({"cells": [{"label": "dino", "seed": 0}]}))
+        (folder / "plan.json").write_text(json.dumps({"cells": [PLANNED]}))
         (folder / "environment.json").write_text(json.dumps({"python": "3.11.0", "cpu": "an imaginary one"}))
         splits = {"pretrain": {"images": 11_520, "source": "train"}, "test": {"images": 2_000, "reads": 1}}
         (folder / "splits.json").write_text(json.dumps(splits))

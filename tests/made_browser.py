@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,9 +66,13 @@ class Browser:
 
     def until(self, script: str) -> None:
         """Wait until an expression is true."""
+        self.wait(lambda: bool(self.run(script)), script)
+
+    def wait(self, come: Callable[[], bool], what: str = "") -> None:
+        """Wait until something has come."""
         end = time.monotonic() + _SECONDS
-        while not self.run(script):
-            assert time.monotonic() < end, script
+        while not come():
+            assert time.monotonic() < end, f"did not come: {what}"
             time.sleep(0.02)
 
     def press(self, key: str) -> None:

@@ -42,7 +42,7 @@ def cell_name(row: Row) -> str:
 def read_arrays(file: Path) -> Arrays:
     """The arrays of an `.npz` file; none where it is absent or damaged."""
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except (OSError, ValueError, KeyError, BadZipFile):
         return {}
