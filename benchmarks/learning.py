@@ -24,7 +24,7 @@ from ssl_zoo.data.collate import MultiCropCollate
 from ssl_zoo.data.datasets import create_dataset
 from ssl_zoo.data.parameters import draw_boxes, draw_look
 from ssl_zoo.data.sampler import Sampler
-from ssl_zoo.draws import permutation, seed_from
+from ssl_zoo.draws import sample, seed_from
 from ssl_zoo.evaluation import weighted_knn
 from ssl_zoo.evaluation.features import extract
 from ssl_zoo.evaluation.knn import top_accuracy
@@ -62,7 +62,7 @@ def main(
         raise SystemExit(f"{RESULTS} holds {stored['made']}; move it away to measure {asked}")
     dataset = create_dataset("cifar10")
     train, test = dataset.split("train"), dataset.split("test")
-    chosen = permutation(len(train), 0)[:images]
+    chosen = sample(torch.arange(len(train)), images)
     bank, labels = train.images[chosen], train.labels[chosen]
     for seed in range(seeds):
         for variant, precision in VARIANTS.items():

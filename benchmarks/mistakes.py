@@ -20,7 +20,7 @@ from ssl_zoo import create_backbone, create_dataset, fit
 from ssl_zoo.bench import environment
 from ssl_zoo.data.augment import adapt
 from ssl_zoo.data.datasets import Split
-from ssl_zoo.draws import permutation
+from ssl_zoo.draws import sample
 from ssl_zoo.evaluation import Encoder, weighted_knn
 from ssl_zoo.evaluation.collapse import Alarm
 from ssl_zoo.evaluation.knn import top_accuracy
@@ -153,7 +153,7 @@ def train(run: Run) -> dict[str, Any]:
 
 
 def _some(split: Split) -> Split:
-    return split.take(permutation(len(split), 0)[:IMAGES])
+    return split.take(sample(torch.arange(len(split)), IMAGES))
 
 
 def _score(network: nn.Module, bank: Split, test: Split, size: int) -> float:

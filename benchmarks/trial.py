@@ -8,9 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from sklearn.linear_model import RidgeClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from ssl_zoo import create_backbone, create_dataset, create_method, fit
@@ -22,6 +19,7 @@ from ssl_zoo.draws import seed_from
 from ssl_zoo.evaluation.collapse import feature_std, rankme
 from ssl_zoo.evaluation.features import extract
 from ssl_zoo.evaluation.knn import top_accuracy, weighted_knn
+from ssl_zoo.evaluation.linear import ridge_top1
 from ssl_zoo.method import Method, MethodConfig, ViewSpec
 from ssl_zoo.registry import method_class
 
@@ -83,7 +81,7 @@ def execute(run: Run) -> dict[str, Any]:
     size = pretrain.largest_side
     default = method_class(run.method).Config()
     config = configure(run, default, size, grey=pretrain.grey, flip=dataset.flip).for_data(len(pretrain))
-    cost = measure(_build(run, config, size), pretrain, torch.device("cpu"), "fp32")
+    cost = measure(_build(run, config, size), pretrain, torch.device("cpu"), "fp32", run.batch_size)
     method, began = _build(run, config, size), time.process_time()
     try:
         fitted = fit(
@@ -100,7 +98,7 @@ def execute(run: Run) -> dict[str, Any]:
     return {
         "status": "done",
         "steps": fitted.steps,
-        "train_flops": cost.flops_per_image * fitted.images_seen,
+        "train_flops": cost.step.flops * fitted.steps,
         "cpu_seconds": round(time.process_time() - began, 1),  # wall time would count pauses
         "final_metrics": fitted.metrics,
         "config": config.model_dump(mode="json"),
@@ -151,10 +149,9 @@ def _score(encoder: nn.Module, parts: Roles, *, test: bool) -> dict[str, float]:
         return top_accuracy(votes, queries[1], 1)
 
     bank, selection = (embed(parts.train.take(part)) for part in parts.folds[0])
-    ridge = make_pipeline(StandardScaler(), RidgeClassifier()).fit(*bank)
     scores = {
         "knn_top1": knn(bank, selection),
-        "ridge_top1": ridge.score(*selection),
+        "ridge_top1": ridge_top1(*bank, *selection, len(parts.train.classes)),
         "rankme": rankme(bank[0]),
         "feature_std": feature_std(bank[0]),
     }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ssl_zoo.backbones import create_backbone, list_backbones
     from ssl_zoo.bench import bench
+    from ssl_zoo.budget import Budget
     from ssl_zoo.data.collate import MultiCropCollate
     from ssl_zoo.data.datasets import create_dataset, list_datasets
     from ssl_zoo.ema import EMA
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
     from ssl_zoo.evaluation.transformer import SSLTransformer
     from ssl_zoo.method import Augment, Views, ViewSpec
     from ssl_zoo.registry import create_method, list_methods, register_method
-    from ssl_zoo.train import Budget, fit
+    from ssl_zoo.train import fit
 
 _HOME = {
     "bench": "bench",
     "fit": "train",
-    "Budget": "train",
+    "Budget": "budget",
     "evaluate": "evaluation",
     "load_encoder": "evaluation.encoder",
     "finetune": "evaluation.finetune",

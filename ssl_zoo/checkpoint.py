@@ -7,7 +7,7 @@ import zlib
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,13 @@ from ssl_zoo.files import explained, replace_file
 logger = logging.getLogger(__name__)
 
 _PACKAGES = ("ssl-zoo", "torch")
+
+
+class Spent(NamedTuple):
+    """Seconds of a training so far, and those of them in which it waited for views."""
+
+    seconds: float
+    data_seconds: float
 
 
 class Checkpoint:
@@ -31,14 +38,14 @@ class Checkpoint:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
-    def load(self, method: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+    def load(self, method: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, Spent]:
         """Restore method, optimizer and log; returns the step to go on from and the seconds spent before.
 
         A damaged checkpoint is named in a warning and the one before it used, without one the run starts
         anew. Raises ValueError for a checkpoint of another run.
         """
         if self.folder is None:
-            return 0, 0.0
+            return 0, Spent(0.0, 0.0)
         metrics = self.folder / "metrics.jsonl"
         for name in ("checkpoint.pt", "checkpoint.previous.pt"):
             file = self.folder / name
@@ -60,11 +67,11 @@ class Checkpoint:
                     here,
                 )
             logger.info("continuing from step %d of %d", state["step"], self.run["total"])
-            return state["step"], state["seconds"]
+            return state["step"], Spent(state["seconds"], state["data_seconds"])
         metrics.write_bytes(b"")
-        return 0, 0.0
+        return 0, Spent(0.0, 0.0)
 
-    def save(self, method: nn.Module, optimizer: torch.optim.Optimizer, step: int, seconds: float) -> None:
+    def save(self, method: nn.Module, optimizer: torch.optim.Optimizer, step: int, spent: Spent) -> None:
         """Write the checkpoint; the one before it stays beside it. Raises OSError when the disk is full."""
         if self.folder is None:
             return
@@ -72,7 +79,7 @@ class Checkpoint:
             "run": self.run,
             "versions": _versions(),
             "step": step,
-            "seconds": seconds,
+            **spent._asdict(),
             "metrics_bytes": self._logged_bytes(),
             "method": method.state_dict(),
             "optimizer": optimizer.state_dict(),

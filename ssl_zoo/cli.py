@@ -97,7 +97,7 @@ def bench(
     batch_size
         Images per optimizer step, the same for all methods; default 256, at most a quarter of the images.
     budget
-        epochs=N, images=N or steps=N, the same for all methods; default epochs=20.
+        epochs=N, images=N, steps=N, flops=N or seconds=N, the same for all methods; default epochs=20.
     seeds
         How many seeds: 3 means 0, 1 and 2. Fewer than 3 cannot rank methods.
     device
@@ -255,6 +255,7 @@ def run_cell(cell: Path, /, *, attached: Annotated[bool, Parameter(negative="", 
 app.command(cli_use.evaluate, name="eval")
 app.command(cli_use.embed)
 app.command(cli_use.attention)
+app.command(cli_use.reproduce)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -288,9 +289,11 @@ def _budget(text: str | None) -> dict[str, float] | None:
         return None
     unit, _, amount = text.partition("=")
     try:
-        return {unit: float(amount) if unit == "epochs" else int(float(amount))}
+        return {unit: int(float(amount)) if unit in ("images", "steps") else float(amount)}
     except (ValueError, OverflowError):
-        raise ValueError(f"--budget {text!r}: write epochs=20, images=1000000 or steps=5000") from None
+        raise ValueError(
+            f"--budget {text!r}: write epochs=20, images=1000000, steps=5000, flops=5e15 or seconds=600"
+        ) from None
 
 
 if __name__ == "__main__":

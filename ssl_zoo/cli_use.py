@@ -171,3 +171,44 @@ def attention(
         for weights, mean_map, best_head in rows:
             print(f"{weights:<16}{mean_map:>10.3f}{best_head:>11.3f}")
     return 0
+
+
+def reproduce(
+    run: Path,
+    /,
+    *,
+    cells: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    data_dir: Path | None = None,
+    out: Path | None = None,
+) -> int:
+    """Run finished cells of a bench again and say whether the results are the same.
+
+    bit-equal: every score and weight. within seed noise: no further than two seeds lie apart. different: in
+    what, and which versions or hardware changed. Exit code 1 if a cell is different or fails.
+
+    Examples:
+
+        ssl-zoo reproduce runs/first
+        ssl-zoo reproduce runs/first --cells dino-seed0 --data-dir DATA
+
+    Parameters
+    ----------
+    run
+        A folder made by `ssl-zoo bench`.
+    cells
+        Only these, as they are named in its folder `cells`.
+    data_dir
+        Folder that holds `<dataset>/`, if it is not where it was.
+    out
+        The folder for the second run; default `<run>-again`. The same command goes on where it stopped.
+    """
+    from rich.console import Console
+
+    from ssl_zoo.bench.progress import Progress
+    from ssl_zoo.bench.reproduce import reproduce as run_again
+
+    found = run_again(run, out=out, data_dir=data_dir, only=cells or (), progress=Progress())
+    console = Console(highlight=False)
+    for cell in found:
+        console.print(f"{cell.cell:<18} [bold]{cell.verdict}[/]: {cell.words}")
+    return 0 if all(cell.agrees for cell in found) else 1

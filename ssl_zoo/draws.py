@@ -45,3 +45,8 @@ def uniform(key: Tensor, count: int, stream: int = 0) -> Tensor:
 def permutation(size: int, *parts: int) -> Tensor:
     """Permutation of `range(size)` named by integers such as (seed, epoch): [size] int64."""
     return hash64(*parts, torch.arange(size)).argsort(stable=True)
+
+
+def sample(x: Tensor, most: int) -> Tensor:
+    """Up to `most` rows of `x` [N, ...]: all as they are, or of more a random subset, always the same."""
+    return x if len(x) <= most else x[permutation(len(x), 0)[:most]]

@@ -1,11 +1,11 @@
 """The contract between self-supervised methods and everything that feeds, trains and evaluates them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
@@ -123,6 +123,20 @@ class MethodConfig(BaseModel):
 
     optim: OptimConfig = OptimConfig()
     views: ViewSpec
+
+    @field_validator("optim", mode="before")
+    @classmethod
+    def _rest_of_optim(cls, given: Any) -> Any:
+        """Fields of `optim` that are not given are the method's own, not those of any optimizer."""
+        own = cls.model_fields["optim"].default
+        return {**own.model_dump(), **given} if isinstance(given, Mapping) else given
+
+    def space(self) -> dict[str, list[Any]]:
+        """The values that tuning draws from, per field (`optim.lr`): around the configuration's own."""
+        return {
+            "optim.lr": [self.optim.lr * factor for factor in (0.25, 0.5, 1.0, 2.0, 4.0)],
+            "optim.weight_decay": [self.optim.weight_decay * factor for factor in (0.25, 1.0, 4.0)],
+        }
 
     def for_data(self, images: int) -> Self:
         """The configuration that suits a training set of so many images; the default needs no change."""

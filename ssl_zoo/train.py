@@ -2,16 +2,16 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
-from ssl_zoo.checkpoint import Checkpoint, logged_records
+from ssl_zoo.budget import Budget
+from ssl_zoo.checkpoint import Checkpoint, Spent, logged_records
 from ssl_zoo.data.collate import MultiCropCollate
 from ssl_zoo.data.datasets import Dataset, Split
 from ssl_zoo.data.loading import train_views
@@ -20,61 +20,46 @@ from ssl_zoo.draws import seed_from
 from ssl_zoo.method import Method, Step, StepOutput, Views
 from ssl_zoo.nets import Backbone
 from ssl_zoo.optim import OptimConfig, clip_gradients, create_optimizer, set_schedule
-from ssl_zoo.watch import Watch, require_finite
+from ssl_zoo.watch import Clock, Watch, require_finite
 
 Precision = Literal["fp32", "bf16"]
-Positive = Annotated[float, Field(gt=0)]
 
 _PAUSE = 100  # times what a checkpoint took: they cost below one percent
 
 
-class Budget(BaseModel):
-    """How long to train, in exactly one unit: passes over the images, images, or optimizer steps."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    epochs: Positive | None = None
-    images: Annotated[int, Field(gt=0)] | None = None
-    steps: Annotated[int, Field(gt=0)] | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        given = self.model_dump(exclude_none=True)
-        if len(given) != 1:
-            raise ValueError(f"a budget is exactly one of epochs, images, steps; given: {given or 'none'}")
-        return self
-
-    def steps_for(self, images: int, batch_size: int) -> int:
-        """Whole optimizer steps on a set of `images`; raises ValueError if that is less than one."""
-        if self.steps is not None:
-            return self.steps
-        wanted = self.images if self.images is not None else round((self.epochs or 0) * images)
-        if wanted < batch_size:
-            raise ValueError(
-                f"a budget of {wanted} images is less than one batch of {batch_size}; "
-                "raise the budget or lower batch_size"
-            )
-        return wanted // batch_size
-
-
 class FitResult(NamedTuple):
-    """A finished training: the `method` and what it cost; `seconds` add up over resumed parts."""
+    """A finished training: the `method` and what it cost, added up over resumed parts.
+
+    `data_seconds` is the share of `seconds` in which the step waited for its views; `metrics` what was
+    logged last.
+    """
 
     method: Method
     steps: int
     images_seen: int
     views_seen: int
+    view_pixels_seen: int
     seconds: float
+    data_seconds: float
     metrics: dict[str, float]
 
     @classmethod
-    def after(
-        cls, method: Method, steps: int, batch_size: int, seconds: float, metrics: dict[str, float]
-    ) -> Self:
-        """The result of so many steps."""
-        images, spec = steps * batch_size, method.config.views
-        views = images * (len(spec.global_views) + spec.local_count)
-        return cls(method, steps, images, views, seconds, metrics)
+    def after(cls, method: Method, batch_size: int, metrics: dict[str, float]) -> Self:
+        """The result of a training whose last record is `metrics`."""
+        steps, spec = int(metrics["step"]), method.config.views
+        sizes = [view.size for view in spec.global_views]
+        sizes += [spec.local.size] * spec.local_count if spec.local else []
+        images = steps * batch_size
+        return cls(
+            method=method,
+            steps=steps,
+            images_seen=images,
+            views_seen=images * len(sizes),
+            view_pixels_seen=images * sum(size**2 for size in sizes),
+            seconds=metrics["seconds"],
+            data_seconds=metrics["data_seconds"],
+            metrics=metrics,
+        )
 
 
 class TrainingStopped(Exception):
@@ -149,6 +134,8 @@ def fit(
     checkpoint_seconds: float = 60.0,
     workers: int | None = None,
     compile_backbones: bool = False,
+    curve: Callable[[nn.Module], dict[str, float]] | None = None,
+    curve_steps: Collection[int] = (),
     should_stop: Callable[[], bool] = lambda: False,
 ) -> FitResult:
     """Train a method on images, never labels; with `out`, log to and resume bit-exactly from that folder.
@@ -156,9 +143,11 @@ def fit(
     `dataset` is a split, or a data set whose `pretrain` split is taken; `workers` processes decode photos
     (None: one per core, up to 8). Checkpoints come every `checkpoint_seconds`, more rarely where they would
     cost more than a percent; 0: after each step. `compile_backbones` by torch.compile, in place, which pays
-    on GPUs only; `on_log` receives each logged record.
-    Raises ValueError for a budget below one step or a checkpoint of another run, FloatingPointError once
-    loss, metrics or weights are not finite, TrainingStopped when `should_stop()` turned true.
+    on GPUs only. `curve` scores the encoder after each of `curve_steps` steps, outside of the training's
+    seconds; `on_log` receives each logged record.
+    Raises ValueError for a budget below one step, or in FLOPs or seconds, or a checkpoint of another run,
+    FloatingPointError once loss, metrics or weights are not finite, TrainingStopped when `should_stop()`
+    turned true.
     """
     split = dataset.split("pretrain") if isinstance(dataset, Dataset) else dataset
     budget = Budget(**budget) if isinstance(budget, dict) else budget
@@ -184,9 +173,9 @@ def fit(
     }
     checkpoint = Checkpoint(Path(out) if out is not None else None, run)
     start, spent = checkpoint.load(method, optimizer)
-    began = saved = time.perf_counter()
+    clock, watch = Clock(*spent), Watch(place)
+    before, saved = clock.seconds, time.perf_counter()
     kept, pause = start, checkpoint_seconds
-    watch = Watch(place)
     record: dict[str, float] = {}
 
     steps = range(start, total)
@@ -194,9 +183,11 @@ def fit(
 
     def save(step: int) -> None:
         require_finite(method, step - 1)
-        checkpoint.save(method, optimizer, step, spent + time.perf_counter() - began)
+        checkpoint.save(method, optimizer, step, Spent(clock.seconds, clock.data_seconds))
 
-    for index, views in zip(steps, loaded, strict=True):
+    for index in steps:
+        with clock.waiting():
+            views = next(loaded)
         if should_stop():
             if index > kept:
                 watch.read()
@@ -208,11 +199,12 @@ def fit(
         watch.see(output, index)
 
         done, last = index + 1, index + 1 == total
-        log = index == 0 or done % log_every == 0 or last
+        scored = curve is not None and done in curve_steps
+        log = index == 0 or done % log_every == 0 or scored or last
         due = last or time.perf_counter() - saved > pause
         if not (log or due):
             continue  # the device goes on without waiting for Python
-        values, now = watch.read(), time.perf_counter()
+        values, now, seconds = watch.read(), time.perf_counter(), clock.seconds
         if log:
             record = {
                 "step": done,
@@ -220,9 +212,13 @@ def fit(
                 "loss": values.pop("loss"),
                 "lr": optimizer.param_groups[0]["lr"],
                 **values,
-                "seconds": spent + now - began,
-                "images_per_second": (done - start) * batch_size / (now - began),
+                "seconds": seconds,
+                "data_seconds": clock.data_seconds,
+                "images_per_second": (done - start) * batch_size / (seconds - before),
             }
+            if curve is not None and scored:
+                with clock.paused():
+                    record |= curve(method.encoder)
             checkpoint.log(record)
             if on_log is not None:
                 on_log(record)
@@ -231,7 +227,6 @@ def fit(
             kept = done
             saved = time.perf_counter()
             pause = max(checkpoint_seconds, _PAUSE * (saved - now)) if checkpoint_seconds else 0.0
-    seconds = spent + time.perf_counter() - began
     if not record and out is not None:
         record = logged_records(Path(out))[-1]
-    return FitResult.after(method, total, batch_size, seconds, record)
+    return FitResult.after(method, batch_size, record)

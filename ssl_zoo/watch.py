@@ -1,4 +1,8 @@
-"""Whether a training is still finite, found out without waiting for the device at each step."""
+"""What a training costs, and whether it is still finite, without waiting for the device at each step."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -6,6 +10,32 @@ from torch import Tensor, nn
 from ssl_zoo.method import StepOutput
 
 _NEVER = 2**62  # no step comes later
+
+
+class Clock:
+    """Seconds of a training, going on from those spent before, without what is `paused`."""
+
+    def __init__(self, seconds: float, data_seconds: float) -> None:
+        self._began = time.perf_counter() - seconds
+        self.data_seconds = data_seconds
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count what passes as waiting for data."""
+        began = time.perf_counter()
+        yield
+        self.data_seconds += time.perf_counter() - began
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count nothing."""
+        began = time.perf_counter()
+        yield
+        self._began += time.perf_counter() - began
 
 
 class Watch:

@@ -64,7 +64,9 @@ def made_up_row(label: str, seed: int, score: float | None, **fields: Any) -> di
 
 def made_up_rows(labels: list[str], seeds: int) -> list[dict[str, Any]]:
     return [
-        made_up_row(label, seed, SCORES.get(label, 0.5) + 0.004 * math.sin(5 * seed + len(label)))
+        made_up_row(
+            label, seed, SCORES.get(label, 0.5) + 0.004 * math.sin(5 * seed + len(label) + ord(label[0]))
+        )
         for seed in range(seeds)
         for label in ["random", *labels]
     ]

@@ -5,11 +5,12 @@ import sys
 
 import pytest
 
+from ssl_zoo.bench.results import MEASURED
 from ssl_zoo.cli import main
 
 SMALL = ["--set", "backbone.width=8", "run.log_every=5", "run.threads=1", "--backbone", "resnet8"]
 DIGITS = ["bench", "--dataset", "digits", "--batch-size", "64", *SMALL]
-TIMED = {"train_seconds", "images_per_second", "peak_memory_bytes", "evaluation_seconds"}
+TIMED = set(MEASURED)
 
 
 def command_line(*arguments):

@@ -103,7 +103,8 @@ def test_a_checkpoint_holds_what_it_should_and_loads_without_code(tmp_path):
     interrupted(tmp_path, 2)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert set(state) == {
-        "run", "versions", "step", "seconds", "metrics_bytes", "method", "optimizer", "checksum",
+        "run", "versions", "step", "seconds", "data_seconds", "metrics_bytes", "method", "optimizer",
+        "checksum",
     }  # fmt: skip
     assert (state["step"], state["run"]["total"], state["run"]["method"]) == (2, STEPS, "moco")
     assert state["metrics_bytes"] > 0
@@ -163,4 +164,4 @@ def test_a_method_without_a_folder_leaves_nothing_behind():
     nowhere = Checkpoint(None, {})
     nowhere.save(method, optimizer, 1, 0.0)
     nowhere.log({"loss": 1.0})
-    assert nowhere.load(method, optimizer) == (0, 0.0)
+    assert nowhere.load(method, optimizer) == (0, (0.0, 0.0))

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from ssl_zoo.bench.config import dump, load
+from ssl_zoo.budget import Budget
 from ssl_zoo.cli import main
 from ssl_zoo.registry import describe_methods, method_class
-from ssl_zoo.train import Budget
 
 RECIPES = sorted(Path("benchmarks").glob("**/*.yaml"))
 
@@ -61,7 +61,7 @@ def test_dump_reads_back_to_the_same():
         ({"seeds": 0}, [], "seeds"),
         ({"methods": ["byol", "byol"]}, [], "labels must differ"),
         ({"methods": [{"method": "byol", "label": "../x"}]}, [], "a label names a folder"),
-        ({"methods": [{"method": "byol", "label": "random"}]}, [], "untrained backbone"),
+        ({"methods": [{"method": "byol", "label": "random"}]}, [], "pixels label the references"),
         ({}, ["nonsense"], "write section.field=value"),
         ({}, ["moco.queue_size=5"], "add it to methods"),
         ({"plugins": ["no_such_module_of_mine"]}, [], "give an importable module or a .py file"),

@@ -86,15 +86,20 @@ def test_images_are_fitted_as_torchvision_does_and_only_where_needed():
 
 KEYS = {
     *("knn_top1", "knn_top5", "knn_by_k", "knn_k", "knn_temperature", "linear_top1", "linear_top5"),
-    *("linear_balanced_accuracy", "linear_c", "linear_converged", "map_at_r", "rankme", "feature_std"),
+    *("linear_balanced_accuracy", "linear_macro_f1", "linear_auroc", "linear_c", "linear_converged"),
+    *("low_shot", "map_at_r", "cluster_ami", "cluster_nmi", "rankme", "alpha_req", "feature_std"),
     "uniformity",
 }
-LABEL_FREE = {"rankme", "feature_std", "uniformity"}
+LABEL_FREE = {"rankme", "alpha_req", "feature_std", "uniformity"}
+
+
+def scores(*features, **options):
+    return score(*features, **options)[0]
 
 
 def test_score_gives_every_metric():
     (x, y), (test_x, test_y) = blobs(300, classes=6), blobs(150, classes=6, seed=1)
-    result = score(x, y, test_x, test_y, folds=holdout(300), num_classes=6)
+    result = scores(x, y, test_x, test_y, folds=holdout(300), num_classes=6)
     assert set(result) == KEYS
     assert list(result["knn_by_k"]) == ["1", "5", "10", "20", "100", "200"]
     assert result["knn_top1"] == result["knn_by_k"][str(result["knn_k"])] > 0.9
@@ -109,12 +114,12 @@ def test_score_gives_every_metric():
 
 def test_k_above_the_bank_or_the_folds_is_left_out():
     (x, y), (test_x, test_y) = blobs(110), blobs(60, seed=1)
-    result = score(x, y, test_x, test_y, folds=holdout(110), num_classes=3)
+    result = scores(x, y, test_x, test_y, folds=holdout(110), num_classes=3)
     assert list(result["knn_by_k"]) == ["1", "5", "10", "20", "100"]
     assert result["knn_k"] <= 88  # a fold fits on 88 images
-    assert score(x, y, test_x, test_y, folds=[], num_classes=3)["knn_k"] == 20
+    assert scores(x, y, test_x, test_y, folds=[], num_classes=3)["knn_k"] == 20
     with pytest.raises(ValueError, match="bank of 110 images"):
-        score(x, y, test_x, test_y, folds=[], num_classes=3, knn_k=[200])
+        scores(x, y, test_x, test_y, folds=[], num_classes=3, knn_k=[200])
 
 
 def test_k_and_c_are_chosen_on_folds_not_on_test():
@@ -125,23 +130,23 @@ def test_k_and_c_are_chosen_on_folds_not_on_test():
     votes = knn_scores(x[fit], y[fit], x[validation], ks=[1, 5, 50], temperature=0.07, num_classes=3)
     expected = {k: top_accuracy(scores, y[validation], 1) for k, scores in votes}
     options = {"folds": [(fit, validation)], "num_classes": 3, "knn_k": [1, 5, 50]}
-    result = score(x, y, x, y, **options)
+    result = scores(x, y, x, y, **options)
     assert result["knn_k"] == max(expected, key=expected.__getitem__) == 50
     assert result["knn_by_k"]["1"] == 1.0 > result["knn_top1"]
-    other = score(x, y, x, y.roll(1), **options)
+    other = scores(x, y, x, y.roll(1), **options)
     assert (other["knn_k"], other["linear_c"]) == (result["knn_k"], result["linear_c"])
 
 
 def test_a_test_set_without_the_last_class_is_scored_all_the_same():
     (x, y), (test_x, test_y) = blobs(300, classes=4), blobs(200, classes=4, seed=1)
     seen = test_y < 3
-    result = score(x, y, test_x[seen], test_y[seen], folds=holdout(300), num_classes=4)
+    result = scores(x, y, test_x[seen], test_y[seen], folds=holdout(300), num_classes=4)
     assert min(result["knn_top1"], result["linear_top1"], result["linear_balanced_accuracy"]) > 0.9
 
 
 def test_no_two_test_images_of_one_class_leave_out_retrieval_only():
     x, y = blobs(60)
-    result = score(
+    result = scores(
         x,
         y,
         *(part[[y.tolist().index(label) for label in range(3)]] for part in (x, y)),
@@ -155,19 +160,20 @@ def test_no_two_test_images_of_one_class_leave_out_retrieval_only():
 def test_permuted_test_labels_score_at_chance():
     (x, y), (test_x, test_y) = blobs(400, classes=4), blobs(1000, classes=4, seed=1)
     shuffled = test_y[torch.randperm(1000)]
-    result = score(x, y, test_x, shuffled, folds=[], num_classes=4)
+    result = scores(x, y, test_x, shuffled, folds=[], num_classes=4)
     for name in ("knn_top1", "linear_top1", "linear_balanced_accuracy"):
         assert abs(result[name] - 0.25) < 0.06, name
     assert result["map_at_r"] < 0.15
 
 
 def test_without_labels_only_the_spread_is_measured():
-    x, y = blobs(50)
-    result = score(x, None, x, None, folds=[], num_classes=0)
+    x, y = blobs(50, dim=20)
+    result, predictions = score(x, None, x, None, folds=[], num_classes=0)
+    assert predictions is None
     assert set(result) == KEYS
     assert {name for name, value in result.items() if value is not None} == LABEL_FREE
     with pytest.raises(ValueError, match="one side only"):
-        score(x, y, x, None, folds=[], num_classes=3)
+        scores(x, y, x, None, folds=[], num_classes=3)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +186,7 @@ def test_without_labels_only_the_spread_is_measured():
 )
 def test_score_refuses_what_has_no_meaning(x, y, test_y, message):
     with pytest.raises(ValueError, match=message):
-        score(x, y, torch.randn(30, 4), test_y, folds=[], num_classes=2)
+        scores(x, y, torch.randn(30, 4), test_y, folds=[], num_classes=2)
 
 
 def test_features_of_a_diverged_run_are_an_arithmetic_error():
@@ -188,7 +194,7 @@ def test_features_of_a_diverged_run_are_an_arithmetic_error():
     bad[3, 1], bad[4, 2] = math.nan, INF
     for train_x, test_x in ((good, bad), (bad, good)):
         with pytest.raises(FloatingPointError, match="2 of 30 features hold NaN or infinity"):
-            score(train_x, y, test_x, y, folds=[], num_classes=2)
+            scores(train_x, y, test_x, y, folds=[], num_classes=2)
         with pytest.raises(FloatingPointError, match="2 of 30"):
             search(test_x, train_x, 1)
 
@@ -208,7 +214,7 @@ def test_evaluate_takes_a_backbone_or_an_encoder_and_gives_floats():
     backbone = create_backbone("resnet8", image_size=16, width=8)
     train, test = striped(60, 0), striped(40, 1)
     result = evaluate(backbone, train, test)
-    assert set(result) == KEYS - {"knn_by_k", "knn_k", "linear_converged"}
+    assert set(result) == KEYS - {"knn_by_k", "knn_k", "linear_converged", "low_shot"}
     assert all(type(value) is float for value in result.values())
     assert min(result["knn_top1"], result["linear_top1"]) > 0.9
     assert evaluate(Encoder(backbone, 16), train, test, device="cpu") == result

@@ -156,8 +156,8 @@ def test_c_is_chosen_on_folds_with_a_limited_fit(monkeypatch):
     assert choose_c(x, y, [], num_classes=2) == 0.1
     sizes = []
     monkeypatch.setattr(linear, "_CHOICE_IMAGES", 25)
-    path = linear._path
-    monkeypatch.setattr(linear, "_path", lambda x, *rest: sizes.append(len(x)) or path(x, *rest))
+    fits = linear.fits
+    monkeypatch.setattr(linear, "fits", lambda by, x, *rest: sizes.append(len(x)) or fits(by, x, *rest))
     choose_c(x, y, [(fit, validation)] * 2, num_classes=2)
     assert sizes == [25, 25]
 
@@ -217,7 +217,7 @@ def test_rankme_counts_the_directions_in_use(monkeypatch):
     assert rankme(torch.diag(torch.tensor(values))) == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
     x = torch.randn(400, 5)
     collapse = sys.modules["ssl_zoo.evaluation.collapse"]
-    monkeypatch.setattr(collapse, "_RANKME_FEATURES", 3)
+    monkeypatch.setattr(collapse, "_SPECTRUM_FEATURES", 3)
     assert rankme(x) == rankme(x) < 3.0
 
 

@@ -16,8 +16,8 @@ from ssl_zoo.backbones import create_backbone
 from ssl_zoo.bench.cells import Cell
 from ssl_zoo.bench.config import frozen_label
 from ssl_zoo.bench.plan import build
-from ssl_zoo.bench.report import summary, to_markdown
-from ssl_zoo.bench.report.summaries import finding, remarks
+from ssl_zoo.bench.report import finding, summary, to_markdown
+from ssl_zoo.bench.report.summaries import remarks
 from ssl_zoo.data.splits import roles
 from ssl_zoo.registry import method_class
 
@@ -203,6 +203,7 @@ def test_references_are_compared_with_but_not_ranked():
     assert [item.label for item in summaries] == ["byol", "dino", "vit", "init", "random"]
     assert [item.is_reference for item in summaries] == [False, False, True, True, True]
     assert summaries[2].gain.mean == pytest.approx(60)
-    line, text = finding(summaries, "knn_top1")
-    assert line.startswith("the leader is byol, ahead of dino by 10.0 points")
-    assert "Over vit: byol -19.0, dino -29.0 points. Over init: byol +7.9, dino -2.1 points." in text
+    found = finding(made_up_results(made_up(0.631))["bench"], summaries)
+    assert found.line.startswith("At equal images byol is 10.0 \N{PLUS-MINUS SIGN} 0.0 points above dino")
+    assert "vit" not in found.line
+    assert "Over vit: byol -19.0, dino -29.0 points. Over init: byol +7.9, dino -2.1 points." in found.context

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ssl_zoo.bench.results import Results
+from ssl_zoo.bench.results import MEASURED, Results
 
 LONGEST = 900  # seconds that a bench may take: only against a hang
 PAUSE = 0.002
 
 MOMENTS = ("training", "training", "training", "evaluation", "report", "any")
 VICTIMS = ("group", "group", "cell")
-TIMED = {"train_seconds", "images_per_second", "peak_memory_bytes"}
+TIMED = set(MEASURED)
 
 
 class Campaign:
@@ -181,7 +181,7 @@ def _logged(out: Path) -> int:
 def _trained(cell: Path) -> bool:
     """Whether a cell with a method has taken its last step and has no result yet."""
     try:
-        steps = json.loads((cell / "cell.json").read_text())["shared"]["steps"]
+        steps = json.loads((cell / "cell.json").read_text())["steps"]
         log = (cell / "metrics.jsonl").read_bytes()
     except (FileNotFoundError, ValueError):
         return False

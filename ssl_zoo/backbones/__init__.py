@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from ssl_zoo.backbones import external
+from ssl_zoo.backbones.linear import Linear
 from ssl_zoo.backbones.resnet import ResNet, ResNet8
 from ssl_zoo.backbones.vit import ViT
 from ssl_zoo.errors import unknown
 from ssl_zoo.nets import Backbone
 
 _BUILDERS: dict[str, Callable[..., Backbone]] = {
+    "linear": lambda image_size, **options: Linear(image_size, **options),
     "resnet8": lambda image_size, **options: ResNet8(**options),
     "resnet18": lambda image_size, **options: ResNet("resnet18", image_size, **options),
     "resnet34": lambda image_size, **options: ResNet("resnet34", image_size, **options),

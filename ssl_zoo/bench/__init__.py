@@ -9,19 +9,22 @@ import sys
 import time
 from collections.abc import Iterable
 from datetime import datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ssl_zoo.bench import config as configuration
-from ssl_zoo.bench.cells import FINISHED, Cell, read_result, write_plan
+from ssl_zoo.bench.cells import FINISHED, Cell, planned_steps, read_result, write_plan
 from ssl_zoo.bench.config import BenchConfig, RunConfig
 from ssl_zoo.bench.executors import EXECUTORS
 from ssl_zoo.bench.lock import FILES, one_writer
 from ssl_zoo.bench.plan import Plan, plan
 from ssl_zoo.bench.progress import Progress
 from ssl_zoo.bench.results import Results, collect
+from ssl_zoo.bench.tuning import tune
+from ssl_zoo.errors import unknown
 from ssl_zoo.files import write_text
 
 __all__ = ["Results", "bench", "run_bench"]
@@ -60,32 +63,42 @@ def run_bench(
     dry_run: bool = False,
     progress: Progress,
 ) -> Results:
-    """Plan, run the open cells one after the other, and write the results; finished cells are kept.
+    """Tune if asked, plan, run the open cells one after the other, and write the results.
 
-    KeyboardInterrupt leaves the results of finished cells behind and is raised again.
+    Finished cells are kept. KeyboardInterrupt leaves their results behind and is raised again. Raises
+    ValueError for what cannot be done as asked.
     """
-    planned = plan(config)
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = Path(out) if out is not None else Path("runs") / f"{slug(config.dataset)}-{stamp}"
-    progress.planned(planned, folder, estimate(planned))
-    terms = _terms(config, planned)
+    known = {} if overwrite else planned_steps(folder)
+    planned = plan(config, known)
+    progress.planned(planned, folder, estimate(planned, config.tuning.trials))
     if dry_run:
-        return collect(folder, planned.cells, terms)
+        return collect(folder, planned.cells, _terms(config, planned))
     with one_writer(folder):
         if overwrite:
             _empty(folder)
+        tuning: dict[str, Any] = {"trials": 0}
+        if config.tuning.trials:
+            chosen, tuning = tune(config, folder / "tuning", partial(run_cells, progress=progress))
+            planned = plan(chosen, known)
         cells = write_plan(folder, planned.cells)
+        terms = _terms(config, planned) | _growing(config, cells) | {"tuning": tuning}
         _write_context(folder, config, planned)
         try:
-            with progress:
-                # references last: a method's first steps come sooner, and with them its errors
-                for cell in sorted(planned.cells, key=lambda cell: cell.method is None):
-                    _run(cell, folder / "cells" / cell.folder, config.run, progress)
+            run_cells(planned.cells, folder, config.run, progress)
         finally:
-            results = collect(folder, cells, {**terms, **_growing(cells)})
+            results = collect(folder, cells, terms)
             results.save()
             progress.show(results)
     return results
+
+
+def run_cells(cells: list[Cell], folder: Path, run: RunConfig, progress: Progress) -> None:
+    """Run the cells of `folder` that have no result, references last: methods' first errors come sooner."""
+    with progress:
+        for cell in sorted(cells, key=lambda cell: cell.method is None):
+            _run(cell, folder / "cells" / cell.folder, run, progress)
 
 
 def _run(cell: Cell, place: Path, run: RunConfig, progress: Progress) -> None:
@@ -111,14 +124,18 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def estimate(planned: Plan) -> dict[str, float]:
-    """What the trainings will take: `minutes` here and `bytes` of disk, from a measured step per method."""
-    trained = [cell for cell in planned.cells if cell.method is not None]
-    images = planned.shared.steps * planned.shared.batch_size
-    seconds = sum(planned.costs[cell.label].seconds_per_image * images for cell in trained)
+def estimate(planned: Plan, trials: int = 0) -> dict[str, float]:
+    """What the trainings will take: `minutes` here and `bytes` of disk, from a measured step per method.
+
+    So many `trials` of each method are counted as well; `fitting` is the share of the budget that would take
+    ten minutes.
+    """
+    trained = [cell for cell in planned.cells if cell.steps]
+    trained += trials * list({cell.label: cell for cell in trained if cell.method}.values())
+    seconds = sum(planned.costs[cell.label].step.seconds * cell.steps for cell in trained)
     disk = sum(planned.costs[cell.label].checkpoint_bytes for cell in trained)
-    fitting = planned.shared.steps * min(1.0, _SHORT * 60 / seconds) if seconds else planned.shared.steps
-    return {"minutes": seconds / 60, "bytes": disk, "long_minutes": _LONG, "fitting_steps": int(fitting)}
+    fitting = _SHORT * 60 / seconds if seconds else 1.0
+    return {"minutes": seconds / 60, "bytes": disk, "long_minutes": _LONG, "fitting": fitting}
 
 
 def _terms(config: BenchConfig, planned: Plan) -> dict[str, Any]:
@@ -133,25 +150,28 @@ def _terms(config: BenchConfig, planned: Plan) -> dict[str, Any]:
         "init": shared.init,
         "image_size": shared.image_size,
         "batch_size": shared.batch_size,
-        "budget": config.budget.model_dump(exclude_none=True),
-        "steps": shared.steps,
+        "budget": shared.budget,
+        "steps": {cell.label: cell.steps for cell in planned.cells if cell.steps},
         "views": shared.views,
         "primary_metric": shared.primary_metric,
         "report_images": config.report.images,
         "precision": shared.precision,
         "device": planned.cells[0].device,
         "threads": planned.cells[0].threads,
+        "plugins": config.plugins,
         "notes": planned.notes,
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "version": version("ssl-zoo"),
     }
 
 
-def _growing(cells: list[Cell]) -> dict[str, Any]:
-    return {
-        "seeds": sorted({cell.seed for cell in cells}),
-        "methods": list(dict.fromkeys(cell.label for cell in cells if cell.method is not None)),
-    }
+def _growing(config: BenchConfig, cells: list[Cell]) -> dict[str, Any]:
+    """What more cells in the same folder add to. Raises ValueError for a reference that is no method here."""
+    methods = list(dict.fromkeys(cell.label for cell in cells if cell.method is not None))
+    reference = config.evaluation.reference or methods[0]
+    if reference not in methods:
+        raise unknown("evaluation.reference", reference, methods)
+    return {"seeds": sorted({cell.seed for cell in cells}), "methods": methods, "reference": reference}
 
 
 def _write_context(folder: Path, config: BenchConfig, planned: Plan) -> None:

@@ -1,8 +1,10 @@
 """How one encoder is evaluated: the same in a bench and after it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,13 +17,16 @@ from ssl_zoo.data.augment import adapt
 from ssl_zoo.data.datasets import Split
 from ssl_zoo.data.loading import fitted_images
 from ssl_zoo.data.splits import Roles
-from ssl_zoo.draws import permutation
+from ssl_zoo.draws import sample
 from ssl_zoo.evaluation import score
 from ssl_zoo.evaluation.attention import attention_maps, has_attention
 from ssl_zoo.evaluation.attention_files import Looked, contact_sheet
 from ssl_zoo.evaluation.encoder import Encoder
 from ssl_zoo.evaluation.finetune import finetune
+from ssl_zoo.evaluation.predict import Predictions
 from ssl_zoo.evaluation.spread import view_alignment
+from ssl_zoo.evaluation.transfer import evaluate_transfer
+from ssl_zoo.files import replace_file
 
 _QUERIES = 6
 _NEIGHBOURS = 6
@@ -41,32 +46,43 @@ def assess(
     knn_temperature: float,
     finetuned: bool,
     seed: int,
+    transfer: Mapping[str, Roles] | None = None,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Every score of an encoder, where it lies; writes `neighbours.png` and of a ViT `attention.png`.
+    """Every score of an encoder, where it lies; writes `predictions.npz` and pictures into `folder`.
 
-    The pictures go into `folder`.
-    `flip` says whether mirrored images mean the same; `finetuned` asks for `finetune` from `seed` as well;
-    photos are decoded by `workers` processes.
-    Raises as `score` does.
+    The arrays, int64 [M] over the test images, are `label`, `knn` and `linear`, the classes told, and `group`
+    where there are groups; without labels there is no file. The pictures are `neighbours.png` and of a ViT
+    `attention.png`. `flip` says whether mirrored images mean the same; `finetuned` asks for `finetune` from
+    `seed` as well; `transfer` are other data sets by name, to classify with the encoder as it is; photos are
+    decoded by `workers` processes.
+    Raises as `score` and `evaluate_transfer` do.
     """
     train_x, test_x = (encoder.embed(part.images, workers=workers) for part in (parts.train, parts.test))
-    scores: dict[str, Any] = {"finetune_top1": None} | score(
+    test_y = parts.test.labels
+    scores, predictions = score(
         train_x,
         parts.train.labels,
         test_x,
-        parts.test.labels,
+        test_y,
         folds=parts.folds,
         num_classes=len(parts.train.classes),
         knn_k=knn_k,
         knn_temperature=knn_temperature,
     )
+    if predictions is not None and test_y is not None:
+        _save_predictions(predictions, test_y, parts.test.groups, folder / "predictions.npz")
     views = adapt(SHARED_VIEWS, encoder.image_size, grey=parts.test.grey, flip=flip)
     scores["alignment"] = view_alignment(encoder, parts.test, views, workers=workers)
     _save_neighbours(test_x, parts.test, folder / "neighbours.png")
     save_map(test_x, parts.test, folder)
     if has_attention(encoder.backbone):
         _save_attention(encoder, parts.test, folder / "attention.png")
+    scores["transfer"] = {
+        name: evaluate_transfer(encoder, other, knn_k=knn_k, knn_temperature=knn_temperature, workers=workers)
+        for name, other in (transfer or {}).items()
+    } or None
+    scores["finetune_top1"] = None
     if finetuned and parts.train.labels is not None:
         device = str(next(encoder.parameters()).device)
         scores |= finetune(
@@ -75,9 +91,15 @@ def assess(
     return scores
 
 
+def _save_predictions(predictions: Predictions, labels: Tensor, groups: Tensor | None, file: Path) -> None:
+    told = {"label": labels, "knn": predictions.knn, "linear": predictions.linear}
+    arrays: dict[str, Any] = told if groups is None else {**told, "group": groups}
+    replace_file(file, lambda handle: np.savez_compressed(handle, **arrays))
+
+
 def _save_neighbours(x: Tensor, split: Split, file: Path) -> None:
     """Write a row for each of six fixed images: it, a gap, its nearest others by cosine of `x` [N, D]."""
-    queries = permutation(len(split), 0)[:_QUERIES]
+    queries = sample(torch.arange(len(split)), _QUERIES)
     count = min(_NEIGHBOURS, len(split) - 1)
     if count < 1:
         return
@@ -95,7 +117,7 @@ def _save_neighbours(x: Tensor, split: Split, file: Path) -> None:
 
 def _save_attention(encoder: Encoder, split: Split, file: Path) -> None:
     """Write a row for each image that `_save_neighbours` asks for: it, and what the encoder looks at."""
-    queries = permutation(len(split), 0)[:_QUERIES]
+    queries = sample(torch.arange(len(split)), _QUERIES)
     images = fitted_images(split.images, queries, encoder.image_size)
     maps = attention_maps(encoder, images)
     rows = [Looked(str(query), *pair) for query, *pair in zip(queries.tolist(), images, maps, strict=True)]

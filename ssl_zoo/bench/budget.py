@@ -1,50 +1,81 @@
 """What a training step costs: measured once per method before planning."""
 
+import statistics
 import time
 from typing import NamedTuple
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from ssl_zoo.budget import StepCost
 from ssl_zoo.data.collate import MultiCropCollate
 from ssl_zoo.data.datasets import Split
 from ssl_zoo.data.loading import views_of
-from ssl_zoo.method import Method, Step
+from ssl_zoo.method import Method, Step, Views
 from ssl_zoo.optim import create_optimizer
 from ssl_zoo.train import Precision, train_step
 
 _SAMPLE = 64  # images: enough to scale from, cheap enough to measure before every bench
+_COUNTED = 16  # images: FLOPs are counted on one, two and three times as many
+_TIMED = 3  # whole steps, of which the median is taken
 
 
 class Cost(NamedTuple):
-    """Cost of training on one image, in FLOPs and seconds here; `checkpoint_bytes` of the whole method.
+    """What a method costs: `step`, and the `checkpoint_bytes` of its weights and optimizer."""
 
-    FLOPs count 2 per multiply-add, teacher included, elementwise operations and augmentation excluded.
-    """
-
-    flops_per_image: int
-    seconds_per_image: float
+    step: StepCost
     checkpoint_bytes: int
 
 
-def measure(method: Method, split: Split, device: torch.device, precision: Precision) -> Cost:
-    """Take real steps on images of `split`: one counted in fp32, one to warm up, one timed."""
+def measure(
+    method: Method,
+    split: Split,
+    device: torch.device,
+    precision: Precision,
+    batch_size: int,
+    *,
+    calibrate: bool = False,
+) -> Cost:
+    """Take real steps on images of `split` and say what one of `batch_size` costs.
+
+    FLOPs by torch's counter in fp32, eager, with attention as plain matrix products: 2 per multiply-add,
+    teacher included, elementwise operations and augmentation excluded. A step's FLOPs are a polynomial of
+    the batch size of degree two (products with weights, and of images with each other), so that three small
+    steps tell a large one's exactly. Seconds are scaled from a small step; with `calibrate` they are the
+    median of three whole ones, views included, after one to warm up.
+    """
     method.to(device).to(memory_format=torch.channels_last).train()
-    positions = torch.arange(min(_SAMPLE, len(split)))
     collate = MultiCropCollate(method.config.views)
     optimizer = create_optimizer(method.param_groups(), method.config.optim)
 
-    def take(number: int, precision: Precision) -> None:
-        views = views_of(split, positions, number, collate, device)
-        train_step(method, method, optimizer, views, Step(number, 3), precision)
+    def look(images: int, number: int) -> Views:
+        return views_of(split, torch.arange(images) % len(split), number, collate, device)
+
+    def take(views: Views, number: int, precision: Precision) -> None:
+        train_step(method, method, optimizer, views, Step(number, _TIMED + 5), precision)
+
+    def count(images: int, number: int) -> int:
+        views = look(images, number)
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            take(views, number, "fp32")
+        return int(counter.get_total_flops())
+
+    def timed(images: int, number: int) -> float:
+        began = time.perf_counter()
+        take(look(images, number), number, precision)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+        return time.perf_counter() - began
 
-    with FlopCounterMode(display=False) as counter:
-        take(0, "fp32")
-    take(1, precision)
-    began = time.perf_counter()
-    take(2, precision)
-    seconds = time.perf_counter() - began
+    if batch_size <= 3 * _COUNTED:
+        flops = count(batch_size, 0)
+    else:
+        one, two, three = (count(size * _COUNTED, size - 1) for size in (1, 2, 3))
+        times = batch_size / _COUNTED - 1
+        flops = round(one + times * (two - one) + times * (times - 1) / 2 * (three - 2 * two + one))
+    size = batch_size if calibrate else min(batch_size, _SAMPLE)
+    timed(size, 3)  # warms up
+    seconds = statistics.median(timed(size, 4 + step) for step in range(_TIMED if calibrate else 1))
     parameters = sum(p.numel() * (3 if p.requires_grad else 1) for p in method.parameters())
-    return Cost(counter.get_total_flops() // len(positions), seconds / len(positions), 4 * parameters)
+    return Cost(StepCost(flops, seconds * batch_size / size), 4 * parameters)

@@ -16,7 +16,10 @@ FINISHED = ("done", "collapsed")  # statuses of a cell with a result, which a co
 
 
 class Shared(BaseModel):
-    """What is equal for every cell of a bench, by construction; `init` names the weights to start from."""
+    """What is equal for every cell of a bench, by construction; `init` names the weights to start from.
+
+    `transfer` holds the fingerprints, by name, of the other data sets to evaluate on.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,21 +30,23 @@ class Shared(BaseModel):
     init: str | None
     image_size: int
     batch_size: int
-    steps: int
+    budget: dict[str, float]
     views: str
     precision: str
     knn_k: tuple[int, ...]
     knn_temperature: float
     primary_metric: str
     finetune: bool = False
+    transfer: dict[str, str] = {}
     eval_data: str | None = None
 
 
 class Cell(BaseModel):
-    """One training and its evaluation: a method (None: nothing is trained) and a seed.
+    """One training of so many `steps` and its evaluation: a method (None: a reference) and a seed.
 
     `options` is the method's whole configuration; what follows `config_hash` is where and how it runs. The
-    weights to start from are those of `init`, of `frozen`, an encoder trained elsewhere, or the seed's.
+    weights to start from are those of `init`, of `frozen`, an encoder trained elsewhere, or the seed's. A
+    `trial` is scored on the selection images alone. `transfer` says where the other data sets lie, by name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,24 +56,45 @@ class Cell(BaseModel):
     seed: int
     options: dict[str, Any]
     shared: Shared
-    flops_per_image: int
+    steps: int
+    step_flops: int
+    trial: bool
     config_hash: str
     init: str | None
     frozen: str | None
     source: str
     data: DataConfig
+    transfer: dict[str, str] = {}
     device: str
     threads: int
     workers: int | None
     compile: bool = False
     checkpoint_seconds: float
     log_every: int
+    curve: int
     on_collapse: Literal["warn", "stop"] = "warn"
     plugins: list[str]
 
     @property
     def folder(self) -> str:
         return f"{self.label}-seed{self.seed}"
+
+
+def read_plan(folder: Path) -> list[Cell]:
+    """The cells of the bench in `folder`; raises FileNotFoundError without one, ValueError if damaged."""
+    file = folder / "plan.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist; give the folder of a bench")
+    return _read_plan(file)
+
+
+def planned_steps(folder: Path) -> dict[str, int]:
+    """Per label the steps that a bench in `folder` was planned with; none where there is no bench.
+
+    Seconds are measured anew by each plan: a bench that goes on keeps the steps that it began with.
+    """
+    found = read_plan(folder) if (folder / "plan.json").exists() else []
+    return {cell.label: cell.steps for cell in found}
 
 
 def write_plan(folder: Path, cells: list[Cell]) -> list[Cell]:

@@ -17,13 +17,16 @@ from pydantic import (
 
 from ssl_zoo.bench.plugins import import_plugin
 from ssl_zoo.bench.yaml_text import MOST_BYTES, MOST_LEVELS, one_line, parse
+from ssl_zoo.budget import Budget
 from ssl_zoo.errors import explain, shortened
 from ssl_zoo.registry import list_methods
-from ssl_zoo.train import Budget
 
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+RESERVED = ("random", "init", "supervised", "pixels")
+TRIAL_SEED = 10**9  # of the trials that tune a method; seeds of a comparison are fresh
 
 _LONGEST_LABEL = 60  # characters: with its seed it names a folder
 _MOST_SEEDS = 1000
@@ -60,8 +63,8 @@ class MethodEntry(Section):
             raise ValueError("a label names a folder: use letters, digits, '-', '_', '.', '+'")
         if len(label) > _LONGEST_LABEL:
             raise ValueError(f"a label names a folder: use at most {_LONGEST_LABEL} characters")
-        if label in ("random", "init"):
-            raise ValueError("'random' and 'init' label the untrained backbone and the weights to start from")
+        if label in RESERVED:
+            raise ValueError(f"{', '.join(RESERVED)} label the references")
         return label
 
 
@@ -97,7 +100,16 @@ class EvaluationConfig(Section):
     knn_k: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 5, 10, 20, 100, 200)
     knn_temperature: Annotated[float, Field(ge=0.002)] = 0.07
     primary_metric: Literal["knn_top1", "linear_top1", "map_at_r"] = "knn_top1"
+    reference: str | None = None
+    curve: Annotated[int, Field(ge=0, le=100)] = 5
     finetune: bool = False
+    transfer: list[str] = []
+
+
+class TuningConfig(Section):
+    """How many settings of each method are tried before the comparison; 0: its defaults are compared."""
+
+    trials: Annotated[int, Field(ge=0, le=1000)] = 0
 
 
 class RunConfig(Section):
@@ -130,6 +142,8 @@ class BenchConfig(Section):
     budget: Budget = Budget(epochs=20)
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=_MOST_SEEDS)] = [0]
     views: Literal["recipe", "shared"] = "recipe"
+    references: list[Literal["supervised", "pixels"]] = []
+    tuning: TuningConfig = TuningConfig()
     data: DataConfig = DataConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     run: RunConfig = RunConfig()
@@ -146,10 +160,12 @@ class BenchConfig(Section):
         if not self.methods or not self.dataset:
             missing = "methods" if not self.methods else "dataset"
             raise ValueError(f"{missing} is missing; write --{missing}, or give it in --config FILE")
-        labels = ["random", "init", *(m.label for m in self.methods), *map(frozen_label, self.frozen)]
-        for what, items in (("labels", labels), ("seeds", self.seeds)):
+        labels = [*RESERVED, *(m.label for m in self.methods), *map(frozen_label, self.frozen)]
+        for what, items in (("labels", labels), ("seeds", self.seeds), ("references", self.references)):
             if len(set(items)) != len(items):
                 raise ValueError(f"{what} must differ: {items}; give variants a `label` of their own")
+        if self.tuning.trials and TRIAL_SEED in self.seeds:
+            raise ValueError(f"seed {TRIAL_SEED} is the one of the tuning trials; compare with fresh ones")
         return self
 
 

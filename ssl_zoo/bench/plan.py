@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,8 +14,10 @@ from ssl_zoo.backbones.weights import absolute, check_weights, load_weights, nam
 from ssl_zoo.bench.budget import Cost, measure
 from ssl_zoo.bench.cells import Cell, Shared
 from ssl_zoo.bench.config import BackboneEntry, BenchConfig, DataConfig, MethodEntry, frozen_label
+from ssl_zoo.bench.supervised import Supervised, SupervisedConfig, to_learn
+from ssl_zoo.bench.transfer import open_transfer
 from ssl_zoo.data.augment import adapt
-from ssl_zoo.data.datasets import Dataset, create_dataset
+from ssl_zoo.data.datasets import Dataset, Split, create_dataset
 from ssl_zoo.data.splits import Roles, evaluated_on, roles
 from ssl_zoo.draws import seed_from
 from ssl_zoo.errors import explain, shortened
@@ -22,7 +25,7 @@ from ssl_zoo.evaluation.encoder import frozen_encoder
 from ssl_zoo.method import Augment, Method, MethodConfig, ViewSpec
 from ssl_zoo.nets import Backbone, TokenBackbone
 from ssl_zoo.registry import create_method, method_class
-from ssl_zoo.train import resolve_device, resolve_precision
+from ssl_zoo.train import Precision, resolve_device, resolve_precision
 
 SMALL_IMAGE = 64  # px
 _SHARED_VIEW = Augment(32, scale=(0.2, 1.0), blur_p=0.5)
@@ -40,8 +43,13 @@ class Plan(NamedTuple):
     notes: list[str]
 
 
-def plan(config: BenchConfig) -> Plan:
-    """Decide everything that a bench does; raises ValueError for what cannot be done as asked."""
+def plan(config: BenchConfig, planned: Mapping[str, int] | None = None, *, trials: bool = False) -> Plan:
+    """Decide everything that a bench does; raises ValueError for what cannot be done as asked.
+
+    `planned` are the steps per label of the same bench in an earlier run. `trials` are scored on the
+    selection images, without references beside them.
+    """
+    planned = planned or {}
     source, data = _absolute(config.dataset), _absolute_data(config.data)
     dataset = open_dataset(source, data)
     parts = roles(dataset)
@@ -57,6 +65,7 @@ def plan(config: BenchConfig) -> Plan:
     device = resolve_device(config.run.device)
     wanted = [_method_config(entry, config.views, len(parts.pretrain)) for entry in config.methods]
     network, notes = _create(backbone, image_size), list(dataset.notes)
+    others = _others(config.evaluation.transfer)
     init = absolute(config.init) if config.init else None
     if init:
         notes += load_weights(network, init)
@@ -68,7 +77,7 @@ def plan(config: BenchConfig) -> Plan:
         init=name_weights(init, network) if init else None,
         image_size=image_size,
         batch_size=batch_size,
-        steps=config.budget.steps_for(len(parts.pretrain), batch_size),
+        budget=config.budget.model_dump(exclude_none=True),
         views=config.views,
         precision=resolve_precision(config.run.precision, device),
         knn_k=config.evaluation.knn_k,
@@ -76,9 +85,21 @@ def plan(config: BenchConfig) -> Plan:
         primary_metric=config.evaluation.primary_metric,
         finetune=config.evaluation.finetune,
         eval_data=short_name(config.data.eval) if config.data.eval else None,
+        transfer={name: other.fingerprint for name, other in open_transfer(others, data).items()},
     )
     configs: dict[str, MethodConfig] = {}
     costs: dict[str, Cost] = {}
+    steps: dict[str, int] = {}
+
+    def cost(label: str, method: Method, split: Split) -> None:
+        """Measure `method`, of which `steps` can be paid."""
+        precision: Precision = shared.precision  # type: ignore[assignment]
+        calibrate = config.budget.seconds is not None and label not in planned
+        costs[label] = measure(method, split, device, precision, batch_size, calibrate=calibrate)
+        steps[label] = planned.get(label) or config.budget.steps_for(
+            len(parts.pretrain), batch_size, costs[label].step
+        )
+
     for entry, method_config in zip(config.methods, wanted, strict=True):
         patch = network.patch_size if isinstance(network, TokenBackbone) else 4
         grey = parts.pretrain.grey
@@ -87,7 +108,14 @@ def plan(config: BenchConfig) -> Plan:
         _check_sizes(network, backbone.name, views)
         configs[entry.label] = method_config.model_copy(update={"views": views})
         method = build(shared, entry.method, configs[entry.label], config.seeds[0], init)
-        costs[entry.label] = measure(method, parts.pretrain, device, shared.precision)  # type: ignore[arg-type]
+        cost(entry.label, method, parts.pretrain)
+    if "supervised" in config.references:
+        labelled = to_learn(parts, batch_size)
+        views = SHARED_VIEWS if config.views == "shared" else SupervisedConfig().views
+        views = adapt(views, image_size, grey=labelled.grey, flip=dataset.flip)
+        configs["supervised"] = SupervisedConfig(views=views)
+        reference = build_supervised(shared, configs["supervised"], config.seeds[0], init, labelled)
+        cost("supervised", reference, labelled)
     options = {label: method_config.model_dump(mode="json") for label, method_config in configs.items()}
     frozen: dict[str, str] = {}
     for given in config.frozen:
@@ -112,27 +140,32 @@ def plan(config: BenchConfig) -> Plan:
             seed=seed,
             options=options.get(label, {}),
             shared=shared,
-            flops_per_image=costs[label].flops_per_image if method else 0,
+            steps=steps.get(label, 0),
+            step_flops=costs[label].step.flops if label in costs else 0,
+            trial=trials,
             config_hash=hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16],
-            init=init if method or label == "init" else None,
+            init=init if label in configs or label == "init" else None,
             frozen=frozen.get(label),
             source=source,
             data=data,
+            transfer=others,
             device=str(device),
             threads=config.run.threads or torch.get_num_threads(),
             workers=config.run.workers,
             compile=config.run.compile,
             checkpoint_seconds=config.run.checkpoint_seconds,
             log_every=config.run.log_every,
+            curve=1 if trials else config.evaluation.curve,
             on_collapse=config.run.on_collapse,
             plugins=config.plugins,
         )
 
-    once = [*(["init"] if init else []), *frozen]  # without a part for the seed
+    each = [label for label in ("random", *config.references) if label != "pixels"]
+    once = [*(["init"] if init else []), *(["pixels"] if "pixels" in config.references else []), *frozen]
     cells = []
     for seed in config.seeds:
-        references = ["random", *(once if seed == config.seeds[0] else [])]
-        cells += [cell(label, None, seed) for label in references]
+        references = [*each, *(once if seed == config.seeds[0] else [])]  # those have no part for the seed
+        cells += [cell(label, None, seed) for label in references if not trials]
         cells += [cell(entry.label, entry.method, seed) for entry in config.methods]
     return Plan(cells, shared, parts, dataset, costs, notes)
 
@@ -179,6 +212,23 @@ def build(shared: Shared, name: str, config: MethodConfig, seed: int, init: str 
     backbone = build_backbone(shared, seed, init)
     torch.manual_seed(seed_from(seed, 1))
     return create_method(name, backbone, **{f: getattr(config, f) for f in type(config).model_fields})
+
+
+def build_supervised(
+    shared: Shared, config: MethodConfig, seed: int, init: str | None, split: Split
+) -> Supervised:
+    """The reference that learns the labels of `split`, over the backbone that the methods start from."""
+    backbone = build_backbone(shared, seed, init)
+    torch.manual_seed(seed_from(seed, 1))
+    return Supervised(backbone, config, split)
+
+
+def _others(sources: list[str]) -> dict[str, str]:
+    """The data sets to transfer to, by name; raises ValueError for two of one name."""
+    others = {short_name(source): _absolute(source) for source in sources}
+    if len(others) < len(sources):
+        raise ValueError(f"evaluation.transfer: {', '.join(sources)}: give data sets of different names")
+    return others
 
 
 def _absolute(source: str) -> str:

@@ -66,13 +66,21 @@ class Progress:
             f"{shared.backbone.name}" + (f" from {shared.init}" if shared.init else "")
         )
         say(f"{len(plan.cells)} cells: {labels}; {seeds} seed{'s' if seeds > 1 else ''}")
+        steps = {cell.label: f"{cell.steps:,}" for cell in plan.cells if cell.steps}
+        if len(set(steps.values())) == 1:
+            whose = f"each method: {next(iter(steps.values()))} steps"
+        else:
+            whose = f"steps: {', '.join(f'{label} {count}' for label, count in steps.items())};"
         say(
-            f"each method: {shared.steps:,} steps of {shared.batch_size} images, "
+            f"{whose} of {shared.batch_size} images, "
             f"{shared.precision}, {plan.cells[0].threads} threads on {plan.cells[0].device}"
         )
         say(f"about {cost['minutes']:.1f} minutes of training, {cost['bytes'] / 1e6:.0f} MB, in {folder}")
         if cost["minutes"] > cost["long_minutes"]:
-            say(f"to be done in 10 minutes: --budget steps={cost['fitting_steps']}")
+            (unit, amount), *_ = shared.budget.items()
+            fitting = amount * cost["fitting"]
+            whole = unit in ("images", "steps")
+            say(f"to be done in 10 minutes: --budget {unit}={int(fitting) if whole else f'{fitting:.3g}'}")
         for note in plan.notes:
             say(f"[yellow]note[/] {note}")
 
@@ -121,7 +129,7 @@ class Progress:
 
     def show(self, results: "Results") -> None:
         """The table, and where everything lies."""
-        self.console.print(render_table(results.as_dict()))
+        self.console.print(render_table(results.as_dict(), results.folder))
         self.console.print(f"{results.folder / 'report.html'}", style="bold", highlight=False)
 
     def _say(self, line: str) -> None:

@@ -18,21 +18,38 @@ _WHAT = ("label", "method", "dataset", "backbone", "seed", "status")
 _COST = (
     "images_seen",
     "views_seen",
+    "view_pixels_seen",
     "steps",
     "batch_size",
     "lr",
     "train_flops",
     "train_seconds",
+    "data_seconds",
+    "evaluation_seconds",
     "images_per_second",
 )
 _WHERE = ("peak_memory_bytes", "precision", "threads", "device")
 _KNN = ("knn_top1", "knn_top5", "knn_by_k", "knn_k", "knn_temperature")
-_LINEAR = ("linear_top1", "linear_top5", "linear_balanced_accuracy", "linear_c", "linear_converged")
-_OTHER = ("map_at_r", "finetune_top1", "sgd_probe_top1")
-_LABEL_FREE = ("rankme", "feature_std", "alignment", "uniformity")
+_LINEAR = (
+    "linear_top1",
+    "linear_top5",
+    "linear_balanced_accuracy",
+    "linear_macro_f1",
+    "linear_auroc",
+    "linear_c",
+    "linear_converged",
+)
+_OTHER = ("low_shot", "map_at_r", "cluster_ami", "cluster_nmi", "transfer", "finetune_top1", "sgd_probe_top1")
+_LABEL_FREE = ("rankme", "alpha_req", "feature_std", "alignment", "uniformity")
 _COLLAPSE = ("collapse_verdict", "collapse_cause", "collapse_alarm")
 _REST = ("final_loss", "encoder", "config_hash", "error")
 FIELDS = (*_WHAT, *_COST, *_WHERE, *_KNN, *_LINEAR, *_OTHER, *_LABEL_FREE, *_COLLAPSE, *_REST)
+
+MEASURED = (
+    *("seconds", "train_seconds", "data_seconds", "evaluation_seconds", "images_per_second"),
+    "peak_memory_bytes",
+)
+"""What differs from run to run on the same machine; all other fields are bit-equal."""
 
 
 class Results:
@@ -79,7 +96,7 @@ class Results:
     def _repr_html_(self) -> str:
         from ssl_zoo.bench.report.html import results_table
 
-        return results_table(self.as_dict())
+        return results_table(self.as_dict(), self.folder)
 
     def save(self) -> None:
         """Write results.json, results.csv and report.html."""
@@ -128,7 +145,7 @@ def judge(rows: list[dict[str, Any]]) -> None:
 def _momentum_note(cell: Cell, place: Path) -> list[str]:
     """A warning if the teacher's horizon 1 / (1 - momentum) is long against the run."""
     momentum = next(iter(logged_records(place)), {}).get("momentum")
-    if momentum is None or (share := horizon(momentum) / cell.shared.steps) <= _LONG_HORIZON:
+    if momentum is None or (share := horizon(momentum) / cell.steps) <= _LONG_HORIZON:
         return []
     return [
         f"{cell.label}: its momentum network averages over {share:.0%} of this short run; "

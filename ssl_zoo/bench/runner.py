@@ -5,41 +5,40 @@ import resource
 import time
 import traceback
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.utils import make_grid, save_image
 
-from ssl_zoo.backbones.weights import check_weights
 from ssl_zoo.bench.assess import assess
 from ssl_zoo.bench.cells import Cell
 from ssl_zoo.bench.lock import LOCK
-from ssl_zoo.bench.plan import build, build_backbone, open_dataset
+from ssl_zoo.bench.plan import build, build_supervised, open_dataset
 from ssl_zoo.bench.plugins import import_plugin
+from ssl_zoo.bench.references import as_given, card
+from ssl_zoo.bench.selection import curve_steps, selection_curve
+from ssl_zoo.bench.supervised import SupervisedConfig, to_learn
+from ssl_zoo.bench.transfer import planned_transfer
+from ssl_zoo.budget import Budget
 from ssl_zoo.checkpoint import logged_records
 from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from ssl_zoo.data.collate import MultiCropCollate
 from ssl_zoo.data.datasets import Split
-from ssl_zoo.data.loading import fitted_images, views_of
-from ssl_zoo.data.sampler import Sampler
-from ssl_zoo.data.splits import roles
+from ssl_zoo.data.loading import views_of
+from ssl_zoo.data.splits import Roles, roles
 from ssl_zoo.evaluation.collapse import Alarm, Sign, collapse_cause, explain_collapse
-from ssl_zoo.evaluation.encoder import Encoder, frozen_encoder, save_encoder
-from ssl_zoo.evaluation.features import to_input
+from ssl_zoo.evaluation.encoder import Encoder, save_encoder
 from ssl_zoo.files import is_disk_full, sweep, write_text
 from ssl_zoo.method import Method
 from ssl_zoo.nets import Backbone
 from ssl_zoo.registry import method_class
-from ssl_zoo.train import Budget, FitResult, TrainingStopped, fit, resolve_device
+from ssl_zoo.train import FitResult, TrainingStopped, fit, resolve_device
 
 Emit = Callable[[dict[str, Any]], None]
 
-_NORM_BATCHES = 50
 _SHOWN = 8  # images in views.png
 
 
@@ -103,23 +102,26 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
         raise ValueError(
             f"{shared.dataset} is not the data that was planned with; plan again in a new folder"
         )
+    others = planned_transfer(cell)
     device = resolve_device(cell.device)
-    emit({"event": "training", "total": shared.steps if cell.method else 0})
+    emit({"event": "training", "total": cell.steps})
     fitted: FitResult | None = None
     alarm: Sign | None = None
-    if cell.method is None:
-        encoder = _as_given(cell, parts.pretrain, device)
+    if not cell.steps:
+        encoder = as_given(cell, parts, device)
     else:
-        config = method_class(cell.method).Config(**cell.options)
-        method = build(shared, cell.method, config, cell.seed, cell.init)
+        method, split = _untrained(cell, parts)
         network = method.encoder
         if not isinstance(network, Backbone):
             raise TypeError(
                 f"the encoder of {cell.method} is no Backbone; return the one it was given or a copy"
             )
-        fitted, alarm = _train(cell, method, parts.pretrain, folder, emit, should_stop)
-        encoder = Encoder(network, shared.image_size, card=_card(cell, _role(method), fitted.steps))
-        _save_views(method, parts.pretrain, cell.seed, folder)
+        curve = selection_curve(parts, shared.image_size, cell.workers)
+        fitted, alarm = _train(cell, method, split, curve, folder, emit, should_stop)
+        if cell.trial:
+            return {"status": "done", **_training(cell, fitted, device)}
+        encoder = Encoder(network, shared.image_size, card=card(cell, _role(method), fitted.steps))
+        _save_views(method, split, cell.seed, folder)
 
     emit({"event": "evaluating"})
     began = time.perf_counter()
@@ -132,6 +134,7 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
         knn_temperature=shared.knn_temperature,
         finetuned=shared.finetune,
         seed=cell.seed,
+        transfer=others,
         workers=cell.workers,
     )
     save_encoder(folder, encoder)
@@ -146,10 +149,21 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
     }
 
 
+def _untrained(cell: Cell, parts: Roles) -> tuple[Method, Split]:
+    """The method of a cell, or the reference that learns labels, and the images that it is trained on."""
+    if cell.method is None:
+        split = to_learn(parts, cell.shared.batch_size)
+        labels = SupervisedConfig(**cell.options)
+        return build_supervised(cell.shared, labels, cell.seed, cell.init, split), split
+    config = method_class(cell.method).Config(**cell.options)
+    return build(cell.shared, cell.method, config, cell.seed, cell.init), parts.pretrain
+
+
 def _train(
     cell: Cell,
     method: Method,
     split: Split,
+    curve: Callable[[nn.Module], dict[str, float]] | None,
     folder: Path,
     emit: Emit,
     should_stop: Callable[[], bool],
@@ -175,7 +189,7 @@ def _train(
         fitted = fit(
             method,
             split,
-            budget=Budget(steps=shared.steps),
+            budget=Budget(steps=cell.steps),
             batch_size=shared.batch_size,
             seed=cell.seed,
             device=cell.device,
@@ -186,53 +200,16 @@ def _train(
             checkpoint_seconds=cell.checkpoint_seconds,
             workers=cell.workers,
             compile_backbones=cell.compile,
+            curve=curve,
+            curve_steps=curve_steps(cell.steps, cell.curve),
             should_stop=lambda: collapsed() or should_stop(),
         )
         collapsed()  # a training that was complete before a resume took no step, and its log is not seen yet
-    except TrainingStopped as stopped:
+    except TrainingStopped:
         if not collapsed():
             raise
-        record = logged_records(folder)[-1]
-        fitted = FitResult.after(method, stopped.step, shared.batch_size, record["seconds"], record)
+        fitted = FitResult.after(method, shared.batch_size, logged_records(folder)[-1])
     return fitted, alarm.sign
-
-
-def _as_given(cell: Cell, split: Split, device: torch.device) -> Encoder:
-    """What a cell without method evaluates: an encoder trained elsewhere, or the backbone before training."""
-    shared = cell.shared
-    if cell.frozen:
-        encoder, _ = frozen_encoder(
-            cell.frozen,
-            backbone=shared.backbone.name,
-            options=shared.backbone.options,
-            image_size=shared.image_size,
-        )
-        check_weights(cell.frozen, encoder.backbone, cell.options["weights"])
-        encoder.card = {"method": None, "encoder": "backbone", **cell.options, **encoder.card}
-        return encoder.to(device).to(memory_format=torch.channels_last)
-    backbone = build_backbone(shared, cell.seed, cell.init)
-    backbone.to(device).to(memory_format=torch.channels_last)
-    if cell.init is None:
-        _estimate_batch_norms(backbone, split, cell)
-    return Encoder(backbone, shared.image_size, card=_card(cell, "backbone", 0))
-
-
-def _card(cell: Cell, role: str, steps: int) -> dict[str, Any]:
-    """What encoder.json says of how an encoder was made."""
-    shared = cell.shared
-    return {
-        "backbone": shared.backbone.name,
-        "options": shared.backbone.options,
-        "init": shared.init if cell.init else None,
-        "method": cell.method,
-        "encoder": role,
-        "budget": {"images": steps * shared.batch_size, "batch_size": shared.batch_size},
-        "steps": steps,
-        "seed": cell.seed,
-        "dataset": shared.dataset,
-        "data_fingerprint": shared.fingerprint,
-        "config_hash": cell.config_hash,
-    }
 
 
 def _training(cell: Cell, fitted: FitResult | None, device: torch.device) -> dict[str, Any]:
@@ -246,8 +223,10 @@ def _training(cell: Cell, fitted: FitResult | None, device: torch.device) -> dic
         "views_seen": fitted.views_seen if fitted else 0,
         "steps": fitted.steps if fitted else 0,
         "batch_size": cell.shared.batch_size,
-        "train_flops": cell.flops_per_image * images,
+        "view_pixels_seen": fitted.view_pixels_seen if fitted else 0,
+        "train_flops": cell.step_flops * fitted.steps if fitted else 0,
         "train_seconds": fitted.seconds if fitted else 0.0,
+        "data_seconds": fitted.data_seconds if fitted else 0.0,
         "images_per_second": images / fitted.seconds if fitted else None,
         "peak_memory_bytes": peak,
         "precision": cell.shared.precision,
@@ -264,22 +243,6 @@ def _role(method: Method) -> str:
     """Where in the method its encoder lives, such as teacher or online: the first part of its module path."""
     path: str = next(name for name, module in method.named_modules() if module is method.encoder)
     return path.split(".")[0]
-
-
-def _estimate_batch_norms(backbone: nn.Module, split: Split, cell: Cell) -> None:
-    """Give an untrained backbone batch-norm statistics of its own, from plain training images."""
-    norms = [m for m in backbone.modules() if isinstance(m, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = None  # cumulative average
-    sampler = Sampler(len(split), cell.shared.batch_size, cell.seed)
-    backbone.train()
-    with torch.no_grad():
-        for step in islice(range(_NORM_BATCHES), _NORM_BATCHES if norms else 0):
-            images = fitted_images(split.images, sampler.batch(step)[0], cell.shared.image_size)
-            backbone(to_input(images, None).to(next(backbone.parameters()).device))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 def _save_views(method: Method, split: Split, seed: int, folder: Path) -> None:

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ssl_zoo import nets
-from ssl_zoo.draws import permutation
+from ssl_zoo.draws import sample
 
 Verdict = Literal["healthy", "dimensional", "complete", "diverged", "undecided"]
 Cause = Literal["uniform", "one-dimension"]
@@ -16,8 +17,11 @@ Sign = Literal["complete", "constant"] | Cause
 _COMPLETE_STD = 0.01
 _DIMENSIONAL_SHARE = 0.25
 _DECIDED_STEPS = 100
-_RANKME_FEATURES = 10_000
+_SPECTRUM_FEATURES = 10_000
 _STD_FEATURES = 50_000
+_FITTED_RANKS = (6, 100)
+_FEWEST_RANKS = 10
+_ROUNDING = 1e-10  # of the largest eigenvalue; what float32 features have below is noise
 _UNIFORM = 0.02  # nats
 _ONE_DIMENSION = 0.1  # of ln K
 _PROTOTYPES = {"teacher_entropy", "kl", "batch_entropy", "uniform_entropy"}
@@ -44,8 +48,7 @@ def feature_std(x: Tensor) -> float:
 
     `nets.feature_std` in double precision; of more than 50,000 features a fixed random subset.
     """
-    some = x if len(x) <= _STD_FEATURES else x[permutation(len(x), 0)[:_STD_FEATURES]]
-    return nets.feature_std(some.double()).item()
+    return nets.feature_std(sample(x, _STD_FEATURES).double()).item()
 
 
 def rankme(x: Tensor) -> float:
@@ -53,12 +56,34 @@ def rankme(x: Tensor) -> float:
 
     From Garrido et al. 2023; of more than 10,000 features a fixed random subset. Zero features have rank 1.
     """
-    x = x[permutation(len(x), 0)[:_RANKME_FEATURES]].double()
+    x = sample(x, _SPECTRUM_FEATURES).double()
     # by eigenvalues of the smaller Gram matrix: twenty times faster than an SVD, and exact enough in float64
     gram = x.T @ x if x.shape[0] >= x.shape[1] else x @ x.T
     values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
     shares = values / values.sum().clamp_min(torch.finfo(values.dtype).tiny)
     return float(torch.special.entr(shares).sum().exp())
+
+
+def alpha_req(x: Tensor) -> float | None:
+    """Exponent a of the decay rank^-a of the eigenvalues of the covariance of features `x` [N, D].
+
+    From Agrawal et al. 2022 (alpha-ReQ): the slope of a line through log eigenvalue against log rank, over
+    the ranks 6 to 100 that exist, weighted by 1 / rank as in Stringer et al. 2019. The paper finds values
+    near 1 best; 0 is a flat spectrum, a large one is spent on a few directions. Of more than 10,000 features
+    a fixed random subset. None where fewer than ten of these ranks exist or hold more than rounding.
+    """
+    x = sample(x, _SPECTRUM_FEATURES).double()
+    x = x - x.mean(0)
+    gram = x.T @ x if x.shape[0] >= x.shape[1] else x @ x.T
+    values = torch.linalg.eigvalsh(gram).flip(0).numpy()
+    rank = np.arange(1, len(values) + 1)
+    first, last = _FITTED_RANKS
+    kept = (rank >= first) & (rank <= last) & (values > _ROUNDING * values[0])
+    if kept.sum() < _FEWEST_RANKS:
+        return None
+    # polyfit squares its weights
+    slope = np.polyfit(np.log(rank[kept]), np.log(values[kept]), 1, w=rank[kept] ** -0.5)[0]
+    return float(-slope)
 
 
 def collapse_verdict(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ssl_zoo.data.datasets import Split
-from ssl_zoo.draws import permutation
+from ssl_zoo.draws import sample
 from ssl_zoo.evaluation.search import search
 
 Folds = Sequence[tuple[Tensor, Tensor]]  # (fit index, validation index), int64, into the labelled bank
@@ -64,7 +64,7 @@ def choose_k(
     A fold is judged by up to 100,000 of its images to fit and 10,000 to validate. Without folds that have so
     many images: the largest of `ks` up to 20, else the smallest.
     """
-    folds = [(_some(fit, _CHOICE_BANK), _some(validation, _CHOICE_QUERIES)) for fit, validation in folds]
+    folds = [(sample(fit, _CHOICE_BANK), sample(validation, _CHOICE_QUERIES)) for fit, validation in folds]
     smallest = min((len(fit) for fit, _ in folds), default=0)
     hits = {k: 0.0 for k in sorted(ks) if k <= smallest}
     if not hits:
@@ -76,10 +76,6 @@ def choose_k(
         for k, scores in votes:
             hits[k] += top_accuracy(scores, y[validation], 1) * len(validation)
     return max(hits, key=lambda k: hits[k])
-
-
-def _some(index: Tensor, most: int) -> Tensor:
-    return index if len(index) <= most else index[permutation(len(index), 0)[:most]]
 
 
 def check_labelled(train: Split, test: Split) -> tuple[Tensor, Tensor]:

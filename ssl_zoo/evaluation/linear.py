@@ -1,4 +1,4 @@
-"""The linear probe: logistic regression on standardised features."""
+"""The linear probe: logistic regression on standardised features, and what is read off its scores."""
 
 import logging
 import warnings
@@ -8,13 +8,15 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import recall_score
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.metrics import f1_score, recall_score, roc_auc_score
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
+from torch.nn import functional as F
 
-from ssl_zoo.draws import permutation
-from ssl_zoo.evaluation.knn import Folds, top_accuracy
+from ssl_zoo.draws import sample
+from ssl_zoo.evaluation.knn import Folds, check_labels, top_accuracy
 
 GRID = (0.01, 0.1, 1.0)
 DEFAULT_C = 0.1
@@ -41,10 +43,9 @@ def linear_probe(
     mean and deviation of `train_x`; it sees a fixed random subset where these exceed 1 GiB.
     Raises ValueError if `train_y` holds one class only.
     """
-    if len(train_x) > (most := max(1, _MOST_BYTES // (4 * train_x.shape[1]))):
-        seen = permutation(len(train_x), 0)[:most]
-        train_x, train_y = train_x[seen], train_y[seen]
-    return next(_path(train_x, train_y, test_x, [c], num_classes))
+    most = max(1, _MOST_BYTES // (4 * train_x.shape[1]))
+    train_x, train_y = sample(train_x, most), sample(train_y, most)
+    return next(fits(scaling(train_x), train_x, train_y, test_x, [c], num_classes))
 
 
 def choose_c(x: Tensor, y: Tensor, folds: Folds, *, num_classes: int) -> float:
@@ -57,8 +58,8 @@ def choose_c(x: Tensor, y: Tensor, folds: Folds, *, num_classes: int) -> float:
         return DEFAULT_C
     hits = dict.fromkeys(GRID, 0.0)
     for fit, validation in folds:
-        fit = fit[permutation(len(fit), 0)[:_CHOICE_IMAGES]]
-        path = _path(x[fit], y[fit], x[validation], GRID, num_classes)
+        fit = sample(fit, _CHOICE_IMAGES)
+        path = fits(scaling(x[fit]), x[fit], y[fit], x[validation], GRID, num_classes)
         for c, probe in zip(GRID, path, strict=True):
             hits[c] += top_accuracy(probe.scores, y[validation], 1, floor=-torch.inf) * len(validation)
     return max(GRID, key=lambda c: hits[c])
@@ -70,15 +71,55 @@ def balanced_accuracy(scores: Tensor, labels: Tensor) -> float:
     return float(recall_score(truth, predicted, labels=np.unique(truth), average="macro"))
 
 
-def _path(
-    train_x: Tensor, train_y: Tensor, test_x: Tensor, grid: Sequence[float], num_classes: int
+def macro_f1(scores: Tensor, labels: Tensor) -> float:
+    """Mean F1 of the best-scored class over the classes that occur in `labels` (scikit-learn)."""
+    truth, predicted = labels.numpy(), scores.argmax(1).numpy()
+    return float(f1_score(truth, predicted, labels=np.unique(truth), average="macro", zero_division=0))
+
+
+def auroc(scores: Tensor, labels: Tensor) -> float | None:
+    """Area under the ROC curve of each class against the others, averaged, from `scores` [M, C] of a probe.
+
+    By scikit-learn, from the probabilities softmax(scores); a class that was not trained on has probability
+    0 and so an area of a half. None unless every class occurs in `labels` [M], for the area is not defined.
+    """
+    classes = scores.shape[1]
+    if (labels.bincount(minlength=classes) == 0).any():
+        return None
+    return float(roc_auc_score(F.one_hot(labels, classes).numpy(), scores.softmax(1).numpy()))
+
+
+def ridge_top1(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, num_classes: int) -> float:
+    """Accuracy on `test_x` [M, D] of a ridge classifier fit in closed form to `train_x` [N, D]: a fast probe.
+
+    scikit-learn's RidgeClassifier on features standardised by `train_x`, at its default strength.
+    Raises ValueError for labels outside 0..num_classes-1 or a `train_y` of one class.
+    """
+    check_labels("train", train_y, num_classes)
+    check_labels("test", test_y, num_classes)
+    _check_two(train_y)
+    ridge = make_pipeline(StandardScaler(), RidgeClassifier()).fit(train_x.float().numpy(), train_y.numpy())
+    return float(ridge.score(test_x.float().numpy(), test_y.numpy()))
+
+
+def scaling(x: Tensor) -> StandardScaler:
+    """What takes mean and deviation of `x` [N, D] out of features."""
+    return StandardScaler().fit(x.float().numpy())
+
+
+def fits(
+    scaler: StandardScaler,
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    grid: Sequence[float],
+    num_classes: int,
 ) -> Iterator[LinearProbe]:
-    """One probe for each C of an ascending grid, each fit started from the one before."""
-    if int(train_y.min()) == int(train_y.max()):
-        raise ValueError(
-            f"a probe needs two classes, all {len(train_y)} labels are {int(train_y[0])}; label other images"
-        )
-    scaler = StandardScaler().fit(train_x.float().numpy())
+    """One probe for each C of an ascending grid, each fit started from the one before.
+
+    Raises ValueError if `train_y` [N] is one class.
+    """
+    _check_two(train_y)
     train, test = (scaler.transform(x.float().numpy()) for x in (train_x, test_x))
     model = LogisticRegression(max_iter=_MAX_ITERATIONS, warm_start=True)
     for c in grid:
@@ -94,3 +135,10 @@ def _path(
         scores = decision.new_full((len(test), num_classes), -torch.inf)
         scores[:, torch.from_numpy(model.classes_)] = decision
         yield LinearProbe(scores, converged)
+
+
+def _check_two(train_y: Tensor) -> None:
+    if int(train_y.min()) == int(train_y.max()):
+        raise ValueError(
+            f"a probe needs two classes, all {len(train_y)} labels are {int(train_y[0])}; label other images"
+        )

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_zoo.draws import permutation
+from ssl_zoo.draws import sample
 from ssl_zoo.evaluation.search import search
 
 _CHUNK_NEIGHBOURS = 2**22  # neighbours rated at once; the calculator holds some 80 bytes for each
@@ -25,7 +25,7 @@ def map_at_r(test_x: Tensor, test_y: Tensor, *, max_queries: int = 10_000) -> fl
         raise ValueError(
             f"none of {len(test_y)} test images shares its class with another; map_at_r needs pairs"
         )
-    asks = asks[permutation(len(asks), 0)[:max_queries]]
+    asks = sample(asks, max_queries)
     others = torch.ones(len(test_y), dtype=torch.bool).index_fill(0, asks, False).nonzero().squeeze(1)
     order = torch.cat([asks, others])
     x, y = F.normalize(test_x[order].float()), test_y[order]

@@ -35,7 +35,7 @@ def search(
         )
     if not 1 <= k <= len(bank):
         raise ValueError(f"k={k} neighbours from a bank of {len(bank)} rows; give a k from 1 to {len(bank)}")
-    use_faiss = backend == "faiss" or (backend == "auto" and queries.device.type == "cpu" and _has_faiss())
+    use_faiss = backend == "faiss" or (backend == "auto" and queries.device.type == "cpu" and has_faiss())
     rows = max(k, _BANK_BYTES // (4 * max(1, bank.shape[1])))
     queries, best = _prepared(queries, cosine), None
     for start in range(0, len(bank), rows):
@@ -79,7 +79,8 @@ def check_features(*features: Tensor) -> None:
 _Nearest = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 
 
-def _has_faiss() -> bool:
+def has_faiss() -> bool:
+    """Whether faiss may be used here."""
     # on macOS the OpenMP runtimes of faiss and torch clash and crash the process
     return sys.platform != "darwin" and find_spec("faiss") is not None
 

@@ -8,7 +8,7 @@ from ssl_zoo.data.collate import MultiCropCollate
 from ssl_zoo.data.datasets import Split
 from ssl_zoo.data.loading import train_views
 from ssl_zoo.data.sampler import Sampler
-from ssl_zoo.draws import permutation
+from ssl_zoo.draws import sample
 from ssl_zoo.evaluation.encoder import Encoder
 from ssl_zoo.evaluation.features import evaluating
 from ssl_zoo.method import ViewSpec
@@ -36,7 +36,7 @@ def uniformity(x: Tensor) -> float:
     """
     if len(x) < 2:
         raise ValueError(f"uniformity compares pairs of features, and there is {len(x)}; give two or more")
-    x = F.normalize(x[permutation(len(x), 0)[:_UNIFORMITY_FEATURES]].double())
+    x = F.normalize(sample(x, _UNIFORMITY_FEATURES).double())
     square = x.square().sum(1)
     distances = (square[:, None] + square - 2 * (x @ x.T)).clamp_min(0)
     pairs = torch.ones_like(distances, dtype=torch.bool).triu(1)

@@ -10,11 +10,12 @@ from plotly.offline import get_plotlyjs
 
 from ssl_zoo.bench.report import figures, galleries, training
 from ssl_zoo.bench.report.audit import audit, broken_equalities, written
+from ssl_zoo.bench.report.comparison import finding
 from ssl_zoo.bench.report.confusion import Confusions, confusions
 from ssl_zoo.bench.report.maps import Maps, maps, sheet
 from ssl_zoo.bench.report.provenance import facts, load_json, provenance
 from ssl_zoo.bench.report.sources import Sources
-from ssl_zoo.bench.report.summaries import LABEL_FREE, TITLES, finding, remarks, summary
+from ssl_zoo.bench.report.summaries import LABEL_FREE, TITLES, primary_of, remarks, summary
 from ssl_zoo.bench.report.table import MISSING, grid, is_text
 from ssl_zoo.bench.report.words import sentence
 from ssl_zoo.files import write_text
@@ -82,9 +83,9 @@ def write_report(folder: Path) -> Path:
     return report
 
 
-def results_table(results: Mapping[str, Any]) -> str:
+def results_table(results: Mapping[str, Any], folder: Path | None = None) -> str:
     """The table alone as HTML, for notebooks, with what was compared and who is ahead."""
-    return _render("results.html.jinja", _headline(results))
+    return _render("results.html.jinja", _headline(results, folder))
 
 
 def _render(template: str, context: Mapping[str, Any]) -> str:
@@ -100,15 +101,15 @@ def _render(template: str, context: Mapping[str, Any]) -> str:
     return environment.get_template(template).render(context)
 
 
-def _headline(results: Mapping[str, Any]) -> dict[str, Any]:
+def _headline(results: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
     bench, rows = results["bench"], results["rows"]
-    primary = bench.get("primary_metric") or "knn_top1"
+    primary = primary_of(bench)
     summaries = summary(rows, primary)
-    table = grid(summaries, primary)
+    table = grid(bench, summaries)
     return {
         "notes": bench.get("notes") or [],
         "sentence": sentence(bench),
-        "finding": finding(summaries, primary),
+        "finding": finding(bench, summaries, folder),
         "remarks": remarks(rows, primary),
         "primary": TITLES.get(primary, primary),
         "table": table,
@@ -120,8 +121,8 @@ def _headline(results: Mapping[str, Any]) -> dict[str, Any]:
 
 def _page(folder: Path, results: Mapping[str, Any], room: int) -> dict[str, Any]:
     """Everything that the template names; pictures may take `room` bytes."""
-    bench, rows, headline = results["bench"], results["rows"], _headline(results)
-    primary = bench.get("primary_metric") or "knn_top1"
+    bench, rows, headline = results["bench"], results["rows"], _headline(results, folder)
+    primary = primary_of(bench)
     sources, tone = Sources(folder, bench), headline["tone"]
     summaries = [item for item, _ in headline["table"].lines]
     labels = [item.label for item in summaries]

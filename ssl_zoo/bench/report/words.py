@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from math import isfinite, log
 from typing import Any
 
+VIEWS = {"recipe": "each method's own views", "shared": "the same views for all"}
+
 
 def is_number(value: Any) -> bool:
     """Whether this is a finite number (null, NaN and booleans are not)."""
@@ -32,10 +34,27 @@ def scaled(value: float, unit: str, base: int = 1000) -> str:
     return f"{value / base**power:.4g} {prefix}{'i' if base == 1024 and prefix else ''}{unit}"
 
 
+def times(ratio: float) -> str:
+    """A cost as a multiple: 1.9x, or two digits of what is below one, as 0.53x."""
+    return f"{ratio:.1f}x" if ratio >= 0.95 else f"{ratio:.2g}x"
+
+
+def percent(chance: float) -> str:
+    """A chance in whole percent, none of them certain."""
+    return "> 99 %" if chance > 0.99 else f"{100 * chance:.0f} %"
+
+
+def p_value(p: float) -> str:
+    """The p of a test with two digits and no leading zero: p = .012, p < .001."""
+    return "p < .001" if p < 0.001 else f"p = {f'{p:.2g}'.removeprefix('0')}"
+
+
 def budget(fields: Mapping[str, Any]) -> str:
-    """The budget in words: {"epochs": 3} -> "3 epochs"."""
+    """The budget in words: {"epochs": 3} -> "3 epochs", {"flops": 5e15} -> "5 PFLOP"."""
     return ", ".join(
-        f"{quantity(value)} {name.removesuffix('s') if value == 1 else name}"
+        scaled(value, "FLOP")
+        if name == "flops"
+        else f"{quantity(value)} {name.removesuffix('s') if value == 1 else name}"
         for name, value in fields.items()
         if is_number(value)
     )
@@ -50,10 +69,19 @@ def sentence(bench: Mapping[str, Any]) -> str:
         bench.get("backbone"),
         size and f"{size} px",
         budget(bench.get("budget") or {}),
-        {"recipe": "each method's own views", "shared": "the same views for all"}.get(bench.get("views", "")),
+        VIEWS.get(bench.get("views", "")),
         f"{len(seeds)} seed{'s' * (len(seeds) != 1)}",
+        tuned(bench),
     ]
     return " \N{MIDDLE DOT} ".join(str(term) for term in terms if term)
+
+
+def tuned(bench: Mapping[str, Any]) -> str:
+    """How the methods were tuned for this comparison; empty for encoders that were made elsewhere."""
+    trials = (bench.get("tuning") or {}).get("trials", 0)
+    if trials:
+        return f"{count(trials)} tuning trial{'s' * (trials != 1)} per method"
+    return "defaults, 0 tuning trials" if bench.get("budget") else ""
 
 
 def reason(error: str | None, status: str) -> str:

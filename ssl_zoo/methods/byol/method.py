@@ -1,7 +1,7 @@
 """BYOL as a method: configuration, training step and state."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
@@ -34,6 +34,13 @@ class BYOLConfig(MethodConfig):
     target_momentum: Fraction = 0.98
     optim: OptimConfig = OptimConfig(lr=2e-3, weight_decay=0.04)
     views: ViewSpec = _VIEWS
+
+    def space(self) -> dict[str, list[Any]]:
+        return super().space() | {
+            "hidden_dim": [256, 512, 1024],
+            "out_dim": [64, 128, 256],
+            "target_momentum": [0.95, 0.97, 0.98, 0.99],
+        }
 
 
 @register_method("byol")

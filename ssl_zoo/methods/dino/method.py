@@ -1,7 +1,7 @@
 """DINO as a method: configuration, training step and state."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -50,6 +50,14 @@ class DINOConfig(MethodConfig):
     freeze_last_layer_fraction: Fraction = 0.01
     optim: OptimConfig = OptimConfig(lr=2e-3, weight_decay=0.04, weight_decay_end=0.4, clip=3.0)
     views: ViewSpec = _VIEWS
+
+    def space(self) -> dict[str, list[Any]]:
+        return super().space() | {
+            "out_dim": [512, 1024, 2048, 4096],
+            "teacher_momentum": [0.97, 0.98, 0.99, 0.996],
+            "teacher_temperature": [0.04, 0.05, 0.06, 0.07],
+            "centering": ["mean", "sinkhorn"],
+        }
 
 
 @register_method("dino")

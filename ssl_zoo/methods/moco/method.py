@@ -1,7 +1,7 @@
 """MoCo v2 as a method: configuration, training step, queue."""
 
 from collections.abc import Sequence
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import torch
 from lightly.models.modules import MoCoProjectionHead
@@ -46,6 +46,13 @@ class MoCoConfig(MethodConfig):
 
     def for_data(self, images: int) -> Self:
         return self.model_copy(update={"queue_size": max(1, min(self.queue_size, images // 2))})
+
+    def space(self) -> dict[str, list[Any]]:
+        return super().space() | {
+            "out_dim": [64, 128, 256],
+            "temperature": [0.07, 0.1, 0.2],
+            "key_momentum": [0.97, 0.98, 0.99, 0.996],
+        }
 
 
 @register_method("moco")

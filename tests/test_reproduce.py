@@ -1,0 +1,60 @@
+"""A bench, run again from its plan."""
+
+import json
+
+import pytest
+from made_run import command, small_bench, small_data
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    data_dir = small_data(tmp_path_factory.mktemp("data"))
+    folder = tmp_path_factory.mktemp("bench") / "run"
+    small_bench(folder, data_dir, methods=["byol"], seeds=2)
+    return folder
+
+
+def said(capsys, *arguments):
+    code = command("reproduce", *arguments)
+    return code, " ".join(capsys.readouterr().out.split())
+
+
+def test_the_same_machine_gives_the_same_bits(run, tmp_path, capsys):
+    code, words = said(capsys, run, "--cells", "byol-seed0", "--out", tmp_path / "again")
+    assert code == 0
+    assert "byol-seed0 bit-equal: every score, and the encoder's weights" in words
+    first, second = (folder / "cells/byol-seed0/encoder.safetensors" for folder in (run, tmp_path / "again"))
+    assert first.read_bytes() == second.read_bytes()
+
+    result = run / "cells/byol-seed0/result.json"
+    kept = result.read_text()
+    other = json.loads((run / "cells/byol-seed1/result.json").read_text())["knn_top1"]
+    try:
+        far = json.loads(kept) | {
+            "knn_top1": other + 0.3
+        }  # two seeds: their noise is t(1) * 0.15 * 2, and more
+        result.write_text(json.dumps(far))
+        code, words = said(capsys, run, "--cells", "byol-seed0", "--out", tmp_path / "again")
+        assert (code, "byol-seed0 within seed noise: knn_top1" in words) == (0, True)
+        (run / "cells/byol-seed1/result.json").rename(run / "aside.json")
+        code, words = said(capsys, run, "--cells", "byol-seed0", "--out", tmp_path / "again")
+        assert code == 1
+        assert "byol-seed0 different: knn_top1" in words
+        assert "one seed tells no noise; machine and versions are the same" in words
+        (run / "environment.json").write_text(
+            json.dumps(json.loads((run / "environment.json").read_text()) | {"torch": "1.0"})
+        )
+        _, words = said(capsys, run, "--cells", "byol-seed0", "--out", tmp_path / "again")
+        assert "torch 1.0 then," in words
+    finally:
+        result.write_text(kept)
+        (run / "aside.json").rename(run / "cells/byol-seed1/result.json")
+
+
+def test_what_is_not_there_is_named(run, tmp_path, capsys):
+    assert command("reproduce", run, "--cells", "dino-seed0", "--out", tmp_path / "again") == 2
+    assert (
+        "has no finished cell dino-seed0; there are byol-seed0, byol-seed1, random" in capsys.readouterr().err
+    )
+    assert command("reproduce", tmp_path / "nothing") == 2
+    assert "give the folder of a bench" in capsys.readouterr().err
