@@ -185,20 +185,37 @@ def list_(
 
 
 @app.command
-def report(folder: Path, /) -> int:
-    """Write results.json, results.csv and report.html of a bench folder anew, and print its table.
+def report(
+    *runs: Path,
+    format: Literal["html", "md", "csv", "latex"] = "html",
+    out: Path | None = None,
+) -> int:
+    """Write the report of a bench folder anew, or merge several into one, and print the table.
+
+    Benches are merged where they are comparable: equal data, backbone, image size, batch size, budget, views
+    and precision; otherwise the error lists the differences. Nothing is trained or copied.
+
+    Examples:
+
+        ssl-zoo report runs/first
+        ssl-zoo report runs/first runs/second --out runs/both
+        ssl-zoo report runs/first --format latex --out table.tex
 
     Parameters
     ----------
-    folder
-        A folder made by `ssl-zoo bench`.
+    runs
+        Folders made by `ssl-zoo bench`.
+    format
+        html writes results.json, results.csv and report.html; md, csv and latex are the table alone.
+    out
+        html: a new folder, needed for several runs; otherwise the file for the table, which is else printed.
     """
     from ssl_zoo.bench.progress import Progress
-    from ssl_zoo.bench.results import Results
+    from ssl_zoo.bench.report.command import report_runs
 
-    results = Results.load(folder)
-    results.save()
-    Progress().show(results)
+    table = report_runs(runs, format, out, Progress())
+    if table is not None:
+        print(table, end="")
     return 0
 
 

@@ -15,6 +15,8 @@ from rich.console import Console
 from ssl_zoo.bench.report import render_table, write_report
 
 SCORES = {"dino": 0.62, "byol": 0.55, "moco": 0.54, "random": 0.31}
+CLASSES = ("cat", "dog", "<script>alert(1)</script>")
+PLANNED = {"label": "dino", "seed": 0, "options": {}, "shared": {"fingerprint": "1"}}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -97,13 +99,17 @@ def write_bench(folder: Path, results: dict[str, Any], cells: bool = True) -> Pa
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results))
     if cells:
-        (folder / "plan.json").write_text(json.dumps({"cells": [{"label": "dino", "seed": 0}]}))
+        (folder / "plan.json").write_text(json.dumps({"cells": [PLANNED]}))
         (folder / "environment.json").write_text(json.dumps({"python": "3.11.0", "cpu": "an imaginary one"}))
         splits = {"pretrain": {"images": 11_520, "source": "train"}, "test": {"images": 2_000, "reads": 1}}
         (folder / "splits.json").write_text(json.dumps(splits))
         for row in results["rows"]:
             if row["label"] != "random":
                 write_cell(folder / "cells" / f"{row['label']}-seed{row['seed']}", row)
+        (folder / "bench.yaml").write_text("methods: [dino, byol]\ndataset: made-up\n")
+        (folder / "results.csv").write_text("label,seed\n")
+        thumbnails = np.random.default_rng(0).integers(0, 255, (64, 1600, 3), dtype=np.uint8)
+        Image.fromarray(thumbnails).save(folder / "thumbnails.jpg")
     return folder
 
 
@@ -115,12 +121,25 @@ def write_cell(cell: Path, row: dict[str, Any]) -> None:
             loss = 1.5 + views * math.exp(-step / 30) + 0.1 * math.sin(step + row["seed"])
             logged = {"step": step, "images_seen": 128 * step, "loss": loss, "lr": 0.1 * (1 - step / 100)}
             logged |= {"teacher_entropy": 7 - step / 50} if row["label"] == "dino" else {}
+            if step % 20 == 0:
+                score = 0.3 + 0.003 * step + 0.01 * row["seed"]
+                logged |= {
+                    "seconds": 0.1 * views * step,
+                    "curve_knn_top1": score,
+                    "curve_ridge_top1": score / 2,
+                }
             file.write(json.dumps(logged) + "\n")
         file.write('{"step": 105, "images_se')  # as a killed process leaves it
-    noise = np.random.default_rng(row["seed"]).integers(60, 200, (8, views, 4, 4, 3), dtype=np.uint8)
+    random = np.random.default_rng(row["seed"])
+    noise = random.integers(60, 200, (8, views, 4, 4, 3), dtype=np.uint8)
     crops = noise.repeat(8, axis=2).repeat(8, axis=3)
     pixels = np.pad(crops, ((0, 0), (0, 0), (2, 0), (2, 0), (0, 0)), constant_values=255)
     Image.fromarray(pixels.transpose(0, 2, 1, 3, 4).reshape(8 * 34, views * 34, 3)).save(cell / "views.png")
+    label = np.arange(60) % len(CLASSES)
+    taken = np.where(random.random(60) < 0.3, (label + 1) % len(CLASSES), label)
+    np.savez(cell / "predictions.npz", label=label, knn=taken, linear=label)
+    places = {name: random.normal(size=(60, 2)) + 3 * label[:, None] for name in ("pca", "tsne")}
+    np.savez(cell / "map.npz", index=np.arange(60), label=label, classes=np.array(CLASSES), **places)
 
 
 class Page(HTMLParser):

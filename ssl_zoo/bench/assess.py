@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
+from ssl_zoo.bench.maps import save_map
 from ssl_zoo.bench.plan import SHARED_VIEWS
 from ssl_zoo.data.augment import adapt
 from ssl_zoo.data.datasets import Split
@@ -74,6 +75,7 @@ def assess(
     views = adapt(SHARED_VIEWS, encoder.image_size, grey=parts.test.grey, flip=flip)
     scores["alignment"] = view_alignment(encoder, parts.test, views, workers=workers)
     _save_neighbours(test_x, parts.test, folder / "neighbours.png")
+    save_map(test_x, parts.test, folder)
     if has_attention(encoder.backbone):
         _save_attention(encoder, parts.test, folder / "attention.png")
     scores["transfer"] = {

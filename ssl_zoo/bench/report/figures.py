@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from ssl_zoo.bench.report.summaries import BASELINE, TITLES, Summary
 from ssl_zoo.bench.report.words import count, is_number, quantity
@@ -10,14 +10,46 @@ from ssl_zoo.bench.report.words import count, is_number, quantity
 Figure = dict[str, Any]
 Logged = list[dict[str, Any]]
 
-POINTS = 400
-_TONES = 8
+POINTS = 400  # of one curve; fewer where there are many
+_MOST_POINTS = 30_000  # of all curves together
+TONES = 7  # the colours of Okabe & Ito but yellow, which white swallows
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "5px,2px,1px,2px")
+_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "pentagon")
+_NOT_METRICS = {"step", "images_seen", "seconds"}
 
 
 def tones(labels: Sequence[str]) -> dict[str, str]:
-    """A colour per label, the same in every chart: "0" to "7", and "baseline"."""
+    """A colour per label, the same in every chart: "0" to "6", and "baseline"."""
     trained = [label for label in dict.fromkeys(labels) if label != BASELINE]
-    return {BASELINE: "baseline"} | {label: str(index % _TONES) for index, label in enumerate(trained)}
+    return {BASELINE: "baseline"} | {label: str(index % TONES) for index, label in enumerate(trained)}
+
+
+def dash(tone: str) -> str:
+    """The dashes of a tone's lines, which tell them apart without colour."""
+    return _DASHES[int(tone)] if tone.isdigit() else "solid"
+
+
+def symbol(place: int) -> str:
+    """The marker of the tone, or of another series, with this number."""
+    return _SYMBOLS[place % len(_SYMBOLS)]
+
+
+class Key(NamedTuple):
+    """An entry of a legend."""
+
+    name: str
+    tone: str
+    symbol: str
+
+
+def key(label: str, tone: str) -> Key:
+    """The entry of a label, with the marker of its tone."""
+    return Key(label, tone, symbol(int(tone) if tone.isdigit() else 0))
+
+
+def traced(label: str, tone: str) -> Figure:
+    """What every trace of a label has: the page colours it by its tone and hides it by its label."""
+    return {"type": "scatter", "name": in_plotly(label), "meta": {"label": label, "tone": tone}}
 
 
 def score_figure(summaries: Sequence[Summary], metric: str, tone: Mapping[str, str]) -> Figure:
@@ -31,7 +63,7 @@ def score_figure(summaries: Sequence[Summary], metric: str, tone: Mapping[str, s
     layout = {
         "height": 90 + 46 * len(scored),
         "margin": {"l": 10, "r": 16, "t": 8, "b": 52},
-        "xaxis": {"title": _title(f"{TITLES.get(metric, metric)}, %"), "zeroline": False},
+        "xaxis": {"title": title(f"{TITLES.get(metric, metric)}, %"), "zeroline": False},
         "yaxis": {
             "tickvals": list(range(len(scored))),
             "ticktext": [_short(item.label) for item in scored],
@@ -47,7 +79,7 @@ def score_figure(summaries: Sequence[Summary], metric: str, tone: Mapping[str, s
 
 def _dots(item: Summary, metric: str, place: int, tone: str) -> list[Figure]:
     mean, half_width = item.scores[metric]
-    common = {"type": "scatter", "mode": "markers", "name": _plotly(item.label), "meta": tone}
+    common = traced(item.label, tone) | {"mode": "markers"}
     seeds = common | {
         "x": [100 * score for score in item.by_seed.values()],
         "y": [place - (0 if half_width is None else 0.24)] * len(item.by_seed),
@@ -70,20 +102,24 @@ def _dots(item: Summary, metric: str, place: int, tone: str) -> list[Figure]:
 def metric_names(logs: Sequence[Logged]) -> list[str]:
     """The names of what was logged: the loss first, then as they appear."""
     names = {name: None for log in logs for step in log for name, value in step.items() if is_number(value)}
-    return sorted(
-        names.keys() - {"step", "images_seen"}, key=lambda name: (name != "loss", list(names).index(name))
-    )
+    shown = [name for name in names if name not in _NOT_METRICS and not name.startswith("curve_")]
+    return sorted(shown, key=lambda name: name != "loss")
 
 
-def curve_figure(logs: Mapping[int, Logged], metric: str, tone: str) -> Figure | None:
+def points_each(curves: int) -> int:
+    """How many points each of so many curves may have."""
+    return min(POINTS, max(_MOST_POINTS // max(curves, 1), 50))
+
+
+def curve_figure(logs: Mapping[int, Logged], metric: str, tone: str, points: int = POINTS) -> Figure | None:
     """One method's metric against images seen: a thin line per seed, their mean thick; None if not logged."""
-    curves = {seed: curve for seed, log in logs.items() if (curve := _curve(log, metric))}
+    curves = {seed: curve for seed, log in logs.items() if (curve := _curve(log, metric, points))}
     if not curves:
         return None
     lonely, mean = len(curves) == 1, _mean(curves)
-    traces = [_line(curve, f"seed {seed}", tone, faint=not lonely) for seed, curve in curves.items()]
+    traces = [_line(curve, traced(f"seed {seed}", tone), faint=not lonely) for seed, curve in curves.items()]
     if mean and not lonely:
-        traces.append(_line(mean, "mean", tone, faint=False))
+        traces.append(_line(mean, traced("mean", tone), faint=False))
     return {"data": traces, "layout": _CURVES, "caption": _in_words(curves, metric)}
 
 
@@ -98,17 +134,15 @@ def overlay_figure(
     for label, seeds in logs.items():
         curves = {seed: curve for seed, log in seeds.items() if (curve := _curve(log, metric))}
         if curves:
-            mean, name = _mean(curves), _plotly(label)
-            lines += [
-                _line(curve, name, tone[label], faint=False)
-                for curve in ([mean] if mean else curves.values())
-            ]
+            mean, common = _mean(curves), traced(label, tone[label])
+            drawn = [_line(curve, common, faint=False) for curve in ([mean] if mean else curves.values())]
+            lines += [line | {"line": line["line"] | {"dash": dash(tone[label])}} for line in drawn]
             words.append(f"{label} {_in_words(curves, metric).removeprefix(f'{metric}: ')}")
         limits += [curve for log in seeds.values() if ceiling and (curve := _curve(log, ceiling))]
     if not lines:
         return None
     if limits and ceiling:
-        limit = _line(max(limits, key=len), ceiling, "baseline", faint=True)
+        limit = _line(max(limits, key=len), traced(ceiling, "baseline"), faint=True)
         lines.append(limit | {"line": {"width": 1, "dash": "dash"}})
     return {"data": lines, "layout": _CURVES, "caption": f"{metric}: {'; '.join(words)}"}
 
@@ -121,27 +155,24 @@ def _mean(curves: Mapping[int, Mapping[int, float]]) -> dict[int, float] | None:
     return {x: sum(curve[x] for curve in curves.values()) / len(curves) for x in grids.pop()}
 
 
-def _curve(log: Logged, metric: str) -> dict[int, float]:
+def _curve(log: Logged, metric: str, most: int = POINTS) -> dict[int, float]:
     points = [
         (step["images_seen"], float(f"{step[metric]:.5g}"))
         for step in log
         if is_number(step.get("images_seen")) and is_number(step.get(metric))
     ]
-    stride = -(-len(points) // POINTS)
+    stride = -(-len(points) // most)
     return dict(points[::stride] + points[-1:]) if points else {}
 
 
-def _line(curve: Mapping[int, float], name: str, tone: str, faint: bool) -> Figure:
-    return {
-        "type": "scatter",
+def _line(curve: Mapping[int, float], common: Figure, faint: bool) -> Figure:
+    return common | {
         "mode": "lines" if len(curve) > 1 else "markers",
-        "name": name,
-        "meta": tone,
         "x": list(curve),
         "y": list(curve.values()),
         "opacity": 0.45 if faint else 1,
         "line": {"width": 1 if faint else 2},
-        "hovertemplate": f"{name}, %{{x:,}} images: %{{y:.4g}}<extra></extra>",
+        "hovertemplate": f"{common['name']}, %{{x:,}} images: %{{y:.4g}}<extra></extra>",
     }
 
 
@@ -153,22 +184,23 @@ def _in_words(curves: Mapping[int, Mapping[int, float]], metric: str) -> str:
     return f"{metric}: {quantity(first)} at first, {quantity(last)} after {count(images)} images{seeds}"
 
 
-def _title(text: str) -> Figure:
-    return {"text": _plotly(text), "standoff": 10, "font": {"size": 12}}
+def title(text: str) -> Figure:
+    """The title of an axis."""
+    return {"text": in_plotly(text), "standoff": 10, "font": {"size": 12}}
 
 
-def _plotly(text: str) -> str:
+def in_plotly(text: str) -> str:
     """Text that Plotly takes literally: it reads a subset of HTML."""
     return escape(text, quote=False)
 
 
 def _short(label: str) -> str:
-    return _plotly(label if len(label) <= 22 else f"{label[:21]}\N{HORIZONTAL ELLIPSIS}")
+    return in_plotly(label if len(label) <= 22 else f"{label[:21]}\N{HORIZONTAL ELLIPSIS}")
 
 
 _CURVES: Figure = {
     "height": 230,
     "margin": {"l": 48, "r": 12, "t": 8, "b": 52},
-    "xaxis": {"title": _title("images seen"), "tickformat": "~s", "nticks": 5, "zeroline": False},
+    "xaxis": {"title": title("images seen"), "tickformat": "~s", "nticks": 5, "zeroline": False},
     "yaxis": {"tickformat": "~g", "nticks": 5, "zeroline": False},
 }

@@ -2,24 +2,61 @@
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from struct import unpack
+from io import BytesIO
 from typing import Any, NamedTuple
 
+from PIL import Image, UnidentifiedImageError
+
+from ssl_zoo.bench.report.sources import Sources
 from ssl_zoo.bench.report.summaries import Row, Summary
 from ssl_zoo.bench.report.words import quantity
 
-_PNG = b"\x89PNG\r\n\x1a\n"
+_LIGHT = 150_000  # bytes: a heavier picture stands in the page as JPEG
+_WIDEST = 900  # px of such a JPEG
 
 
 class Picture(NamedTuple):
-    """One picture of one label: `uri` is None where no image was kept."""
+    """One picture of one label: `uri` is None where none was kept, "" where the page has no room for it."""
 
     label: str
     uri: str | None
     width: int
     height: int
     caption: str
+
+
+class Album:
+    """Takes pictures into a page as long as there is `room` for them, in bytes."""
+
+    def __init__(self, sources: Sources, rows: Sequence[Row], room: int) -> None:
+        self.sources = sources
+        self.rows = rows
+        self.room = room
+
+    def crops(self, summaries: Sequence[Summary]) -> list[Picture]:
+        """Of each trained label the crops that its first seed saw."""
+        trained = [item for item in summaries if not item.is_reference]
+        return [self._picture(item, "views.png", _views_per_image(item)) for item in trained]
+
+    def kept(self, summaries: Sequence[Summary], name: str) -> list[Picture]:
+        """Of each label, untrained ones too, the picture `name` of its first seed; none that was not kept."""
+        pictures = [self._picture(item, name, "") for item in summaries]
+        return [picture for picture in pictures if picture.uri is not None]
+
+    def _picture(self, item: Summary, name: str, caption: str) -> Picture:
+        for row in self.rows:
+            file = self.sources.cell(row) / name
+            if row["label"] != item.label or not file.is_file():
+                continue
+            try:
+                uri, (width, height) = _inlined(file.read_bytes())
+            except (UnidentifiedImageError, OSError):
+                continue  # torn, as a killed process leaves it
+            if len(uri) > self.room:
+                return Picture(item.label, "", 0, 0, caption)
+            self.room -= len(uri)
+            return Picture(item.label, uri, width, height, caption)
+        return Picture(item.label, None, 0, 0, caption)
 
 
 def are_shown(bench: Mapping[str, Any]) -> bool:
@@ -29,45 +66,20 @@ def are_shown(bench: Mapping[str, Any]) -> bool:
     return wish == "show" or (wish == "auto" and not own)
 
 
-def crops(folder: Path, rows: Sequence[Row], summaries: Sequence[Summary]) -> list[Picture]:
-    """Of each trained label the crops that its first seed saw."""
-    return [
-        _picture(folder, rows, item, "views.png", _views_per_image(item))
-        for item in summaries
-        if not item.is_reference
-    ]
-
-
-def neighbours(folder: Path, rows: Sequence[Row], summaries: Sequence[Summary]) -> list[Picture]:
-    """Of each label, untrained ones too, the neighbours of a few images; none that was not kept."""
-    return _kept(folder, rows, summaries, "neighbours.png")
-
-
-def attention(folder: Path, rows: Sequence[Row], summaries: Sequence[Summary]) -> list[Picture]:
-    """Of each label whose encoder is a ViT, untrained ones too, where it looks in the same images."""
-    return _kept(folder, rows, summaries, "attention.png")
-
-
-def cell(folder: Path, row: Row) -> Path:
-    """The folder of a row's cell."""
-    return folder / "cells" / f"{row['label']}-seed{row['seed']}"
+def _inlined(png: bytes) -> tuple[str, tuple[int, int]]:
+    """A picture as a data URI, and its size in pixels as it is to be shown."""
+    with Image.open(BytesIO(png)) as image:
+        size = image.size
+        if len(png) <= _LIGHT:
+            image.verify()
+            return f"data:image/png;base64,{b64encode(png).decode()}", size
+        small = image.convert("RGB")
+        small.thumbnail((_WIDEST, 4 * _WIDEST))
+    encoded = BytesIO()
+    small.save(encoded, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{b64encode(encoded.getvalue()).decode()}", size
 
 
 def _views_per_image(item: Summary) -> str:
     per_image = item.costs.get("views_seen", 0) / (item.costs.get("images_seen") or 1)
     return f"{quantity(per_image)} views of every image" if per_image else ""
-
-
-def _kept(folder: Path, rows: Sequence[Row], summaries: Sequence[Summary], name: str) -> list[Picture]:
-    pictures = [_picture(folder, rows, item, name, "") for item in summaries]
-    return [picture for picture in pictures if picture.uri]
-
-
-def _picture(folder: Path, rows: Sequence[Row], item: Summary, name: str, caption: str) -> Picture:
-    for row in rows:
-        file = cell(folder, row) / name
-        if row["label"] == item.label and file.is_file() and (png := file.read_bytes()).startswith(_PNG):
-            width, height = unpack(">II", png[16:24])
-            uri = f"data:image/png;base64,{b64encode(png).decode()}"
-            return Picture(item.label, uri, width, height, caption)
-    return Picture(item.label, None, 0, 0, caption)

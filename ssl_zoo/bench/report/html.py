@@ -1,40 +1,29 @@
 """One offline page per bench: everything it shows lies inside the file."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from ssl_zoo.bench.cells import FINISHED
-from ssl_zoo.bench.report import figures, galleries
+from ssl_zoo.bench.report import figures, galleries, training
+from ssl_zoo.bench.report.audit import audit, broken_equalities, written
 from ssl_zoo.bench.report.comparison import finding
-from ssl_zoo.bench.report.summaries import LABEL_FREE, TITLES, Row, is_reference, primary_of, remarks, summary
+from ssl_zoo.bench.report.confusion import Confusions, confusions
+from ssl_zoo.bench.report.maps import Maps, maps, sheet
+from ssl_zoo.bench.report.provenance import facts, load_json, provenance
+from ssl_zoo.bench.report.sources import Sources
+from ssl_zoo.bench.report.summaries import LABEL_FREE, TITLES, primary_of, remarks, summary
 from ssl_zoo.bench.report.table import MISSING, grid, is_text
-from ssl_zoo.bench.report.words import budget, count, is_number, quantity, scaled, sentence
-from ssl_zoo.checkpoint import logged_records
+from ssl_zoo.bench.report.words import sentence
 from ssl_zoo.files import write_text
 
+MOST_BYTES = 8_000_000
+_ROOM = (1_500_000, 500_000, 0)  # bytes for pictures; less is tried where the page would be too large
 _NOT_MEASURED = Markup('<span role="img" aria-label="not measured">&ndash;</span>')
 _SMALL = 480  # px: grids of crops narrower than this are shown at twice their size
-_AUDITED = {
-    "dataset": "Dataset",
-    "backbone": "Backbone",
-    "batch_size": "Batch size",
-    "lr": "Peak learning rate",
-    "images_seen": "Images seen",
-    "steps": "Optimizer steps",
-    "views_seen": "Views seen",
-    "train_flops": "Training FLOPs",
-    "train_seconds": "Training seconds",
-    "peak_memory_bytes": "Peak memory",
-    "precision": "Precision",
-    "threads": "Threads",
-    "device": "Device",
-}
 _DETAILS = {
     "label": "label",
     "seed": "seed",
@@ -75,28 +64,22 @@ _WORDS = {
 }
 
 
-Logs = dict[str, dict[int, figures.Logged]]
-
-
-class Fact(NamedTuple):
-    """One audited quantity: its value where all trained runs agree, otherwise its mean per label."""
-
-    name: str
-    equal: bool
-    value: str
-
-
 def write_report(folder: Path) -> Path:
-    """Write `report.html` into a bench folder and return its path.
+    """Write `report.html`, below 8 MB, into a bench folder and return its path.
 
-    Only `results.json` has to be there: what else is missing is said in words. Raises FileNotFoundError
-    without it.
+    Only `results.json` has to be there: what else is missing is said in words; of many or large pictures
+    those are left out that would make the page too large. Raises FileNotFoundError without `results.json`.
     """
     file = folder / "results.json"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} has no results.json; write one with: ssl-zoo bench --out {folder}")
+    results = load_json(file)
+    for room in _ROOM:
+        page = _render("report.html.jinja", _page(folder, results, room))
+        if len(page.encode()) < MOST_BYTES:
+            break
     report = folder / "report.html"
-    write_text(report, _render("report.html.jinja", _page(folder, _load(file))))
+    write_text(report, page)
     return report
 
 
@@ -114,21 +97,8 @@ def _render(template: str, context: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["shown"] = lambda text: _NOT_MEASURED if text == MISSING else text
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     return environment.get_template(template).render(context)
-
-
-def _load(file: Path) -> dict[str, Any]:
-    """A JSON object with NaN read as null; empty without the file. Raises ValueError for a broken one."""
-    if not file.is_file():
-        return {}
-    try:
-        text = file.read_text(encoding="utf-8")
-        content: dict[str, Any] = dict(json.loads(text, parse_constant=lambda _: None))
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{file} is damaged ({error}); run the same bench again, it writes it anew"
-        ) from error
-    return content
 
 
 def _headline(results: Mapping[str, Any], folder: Path | None) -> dict[str, Any]:
@@ -149,149 +119,72 @@ def _headline(results: Mapping[str, Any], folder: Path | None) -> dict[str, Any]
     }
 
 
-def _page(folder: Path, results: Mapping[str, Any]) -> dict[str, Any]:
+def _page(folder: Path, results: Mapping[str, Any], room: int) -> dict[str, Any]:
+    """Everything that the template names; pictures may take `room` bytes."""
     bench, rows, headline = results["bench"], results["rows"], _headline(results, folder)
+    primary = primary_of(bench)
+    sources, tone = Sources(folder, bench), headline["tone"]
     summaries = [item for item, _ in headline["table"].lines]
-    scores = figures.score_figure(summaries, primary_of(bench), headline["tone"])
-    logs = _logs(folder, rows)
-    curves, names = _curves(logs, headline["tone"])
-    prototypes = _prototypes(logs, headline["tone"])
+    labels = [item.label for item in summaries]
+    logs = training.training_logs(sources, rows)
     shown = galleries.are_shown(bench)
-    views = galleries.crops(folder, rows, summaries) if shown else []
-    plan = _load(folder / "plan.json")
+    album = galleries.Album(sources, rows, room if shown else 0)
+    views = album.crops(summaries) if shown else []
+    scores = figures.score_figure(summaries, primary, tone)
+    cost, curves = training.costs(logs, tone), training.diagnostics(logs, tone)
+    prototypes = training.prototypes(logs, tone)
+    confused = confusions(sources, rows, labels, primary)
+    mapped = maps(sources, rows, labels)
     return headline | {
         "name": bench["name"],
-        "compared": ", ".join(bench.get("methods") or ["no method"]),
-        "facts": _facts(bench),
+        "facts": facts(bench),
         "has_scores": bool(scores["data"]),
+        "cost": cost,
+        "broken": broken_equalities(rows, bench),
         "curves": curves,
-        "metric_names": names,
         "prototypes": prototypes,
-        "prototype_labels": [label for label, seeds in logs.items() if _has_prototypes(seeds)],
-        "figures": {"scores": scores, "curves": curves, "prototypes": prototypes},
+        "confused": confused,
+        "mapped": mapped,
+        "sheet": sheet(sources) if shown and room and mapped else None,
+        "figures": _charts(scores, cost, curves, prototypes, confused, mapped),
         "points": figures.POINTS,
         "evaluation": bench.get("evaluation_of"),
-        "has_baseline": any(item.is_baseline for item in summaries),
         "images_shown": shown,
         "own_images": bench.get("report_images") != "hide",
-        "neighbours": galleries.neighbours(folder, rows, summaries) if shown else [],
-        "attention": galleries.attention(folder, rows, summaries) if shown else [],
+        "neighbours": album.kept(summaries, "neighbours.png") if shown else [],
+        "attention": album.kept(summaries, "attention.png") if shown else [],
         "views": views,
         "scale": 2 if max((view.width for view in views), default=0) < _SMALL else 1,
-        "audit": _audit(rows),
+        "audit": audit(rows, bench),
         "details": [(title, name in _WORDS) for name, title in _DETAILS.items()],
-        "detail_lines": [[_written(name, row.get(name)) for name in _DETAILS] for row in rows],
+        "detail_lines": [[written(name, row.get(name)) for name in _DETAILS] for row in rows],
         "errors": [row for row in rows if row.get("error")],
-        "roles": list(_flat(_load(folder / "splits.json"))),
-        "environment": list(_flat(_load(folder / "environment.json"))),
-        "command": bench.get("command"),
+        "runs": provenance(sources, bench),
         "made": ", ".join(f"{name} {bench[name]}" for name in ("version", "created") if bench.get(name)),
-        "plan": json.dumps(plan, indent=1, ensure_ascii=False) if plan else "",
+        "files": {
+            name: (folder / name).read_text(encoding="utf-8")
+            for name in ("results.json", "results.csv")
+            if (folder / name).is_file()
+        },
         "plotly": Markup(get_plotlyjs()),
     }
 
 
-def _facts(bench: Mapping[str, Any]) -> list[tuple[str, str]]:
-    size, seeds = bench.get("image_size"), bench.get("seeds") or []
-    views = {"recipe": "each method's own recipe", "shared": "the same two global crops for all"}
-    facts = {
-        "Dataset": bench.get("dataset"),
-        "Evaluated on": bench.get("eval_data"),
-        "Encoders from": bench.get("evaluation_of"),
-        "Backbone": bench.get("backbone"),
-        "Starting from": bench.get("init"),
-        "Image size": size and f"{size} px",
-        "Batch size": bench.get("batch_size"),
-        "Budget": budget(bench.get("budget") or {}),
-        "Views": views.get(bench.get("views", ""), bench.get("views")),
-        "Seeds": ", ".join(map(str, seeds)),
-        "Precision": bench.get("precision"),
-        "Device": bench.get("device"),
-        "Threads": bench.get("threads"),
+def _charts(
+    scores: figures.Figure,
+    cost: Mapping[str, Any],
+    curves: Mapping[str, Any],
+    prototypes: Mapping[str, Any],
+    confused: Confusions | None,
+    mapped: Maps | None,
+) -> dict[str, Any]:
+    """The figures as the page's script finds them: by the path in the `data-chart` of their place."""
+    return {
+        "scores": scores,
+        "cost": cost["figures"],
+        "curves": curves["figures"],
+        "prototypes": prototypes["figures"],
+        "confused": (confused and confused.figures) or [],
+        "maps": mapped.figures if mapped else [],
+        "images": mapped.images if mapped else [],
     }
-    return [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
-
-
-def _logs(folder: Path, rows: Sequence[Row]) -> Logs:
-    """Per trained label and seed what was logged."""
-    logs: Logs = {}
-    for row in rows:
-        if not is_reference(row):
-            log = logged_records(galleries.cell(folder, row))
-            logs.setdefault(row["label"], {})[row["seed"]] = log
-    return logs
-
-
-def _prototypes(logs: Logs, tone: Mapping[str, str]) -> list[figures.Figure]:
-    """Entropy of the targets and divergence from them, all methods with prototypes in one chart each."""
-    logs = {label: seeds for label, seeds in logs.items() if _has_prototypes(seeds)}
-    entropy = figures.overlay_figure(logs, "teacher_entropy", tone, ceiling="uniform_entropy")
-    return [figure for figure in (entropy, figures.overlay_figure(logs, "kl", tone)) if figure]
-
-
-def _has_prototypes(seeds: Mapping[int, figures.Logged]) -> bool:
-    return {"teacher_entropy", "kl", "uniform_entropy"} <= set(figures.metric_names(list(seeds.values())))
-
-
-def _curves(logs: Logs, tone: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Per trained label its figures by metric, and the names of all metrics."""
-    names = figures.metric_names([log for seeds in logs.values() for log in seeds.values()])
-    curves = []
-    for label, seeds in logs.items():
-        drawn = {name: figures.curve_figure(seeds, name, tone[label]) for name in names}
-        curves.append({"label": label, "figures": {name: figure for name, figure in drawn.items() if figure}})
-    return curves, names
-
-
-def _audit(rows: Sequence[Row]) -> list[Fact]:
-    """Every audited quantity over the finished runs of the trained methods."""
-    trained = [row for row in rows if not is_reference(row) and row.get("status") in FINISHED]
-    facts = []
-    for name, title in _AUDITED.items():
-        values = {row["label"]: row.get(name) for row in trained if row.get(name) is not None}
-        if values:
-            different = {row.get(name) for row in trained}
-            facts.append(Fact(title, len(different) == 1, _per_label(name, trained, len(different) == 1)))
-    return facts
-
-
-def _per_label(name: str, rows: Sequence[Row], equal: bool) -> str:
-    if equal:
-        return _written(name, rows[0][name])
-    labels: dict[str, list[Any]] = {}
-    for row in rows:
-        labels.setdefault(row["label"], []).append(row.get(name))
-    return ", ".join(f"{label} {_mean(name, values)}" for label, values in labels.items())
-
-
-def _mean(name: str, values: list[Any]) -> str:
-    numbers = [value for value in values if is_number(value)]
-    if numbers:
-        return _written(name, sum(numbers) / len(numbers))
-    return " or ".join(dict.fromkeys(_written(name, value) for value in values))
-
-
-def _written(name: str, value: Any) -> str:
-    if not is_number(value):
-        return MISSING if value is None else str(value)
-    if name == "train_flops":
-        return scaled(value, "FLOP")
-    if name == "peak_memory_bytes":
-        return scaled(value, "B", base=1024)
-    if name in TITLES:
-        return f"{100 * value:.1f}"
-    return count(value) if value >= 1000 else quantity(value)
-
-
-def _flat(fields: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
-    """Nested objects as (path, text); a long list is counted instead of written out."""
-    for name, value in fields.items():
-        path = f"{above} {name}".strip()
-        if isinstance(value, Mapping):
-            yield from _flat(value, path)
-        elif isinstance(value, list) and len(value) > 20:
-            yield path, f"{count(len(value))} entries"
-        elif isinstance(value, list):
-            yield path, ", ".join(map(str, value)) or "none"
-        else:
-            yield path, "none" if value is None else f"{value:,}" if type(value) is int else str(value)

@@ -1,0 +1,114 @@
+"""Where numbers come from: the terms of the bench, its data, machine and the commands that repeat it."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from ssl_zoo.bench.report.sources import Sources
+from ssl_zoo.bench.report.words import budget, count
+
+_LONG_PLAN = 100_000  # characters; a longer one stays in its file
+
+Pairs = list[tuple[str, str]]
+
+
+class Run(NamedTuple):
+    """What one bench of the report was made of: `name` is "" where nothing was merged."""
+
+    name: str
+    roles: Pairs
+    environment: Pairs
+    commands: list[str]
+    config: str
+    plan: str
+
+
+def facts(bench: Mapping[str, Any]) -> Pairs:
+    """What was equal for all rows, as the page's head names it."""
+    size, seeds = bench.get("image_size"), bench.get("seeds") or []
+    views = {"recipe": "each method's own recipe", "shared": "the same two global crops for all"}
+    trials = (bench.get("tuning") or {}).get("trials") or 0
+    named = {
+        "Dataset": bench.get("dataset"),
+        "Evaluated on": bench.get("eval_data"),
+        "Encoders from": bench.get("evaluation_of"),
+        "Backbone": bench.get("backbone"),
+        "Starting from": bench.get("init"),
+        "Image size": size and f"{size} px",
+        "Batch size": bench.get("batch_size"),
+        "Budget": budget(bench.get("budget") or {}),
+        "Views": views.get(bench.get("views", ""), bench.get("views")),
+        "Tuning": f"{trials} trials per method" if trials else "defaults, 0 tuning trials",
+        "Seeds": ", ".join(map(str, seeds)),
+        "Precision": bench.get("precision"),
+        "Device": bench.get("device"),
+        "Threads": bench.get("threads"),
+    }
+    return [(name, str(value)) for name, value in named.items() if value not in (None, "")]
+
+
+def provenance(sources: Sources, bench: Mapping[str, Any]) -> list[Run]:
+    """One entry per bench behind the report; what a folder does not hold is empty."""
+    runs = []
+    for name, folder in sources.runs.items():
+        config, plan = _text(folder / "bench.yaml"), load_json(folder / "plan.json")
+        written = json.dumps(plan, indent=1, ensure_ascii=False) if plan else ""
+        runs.append(
+            Run(
+                name=name,
+                roles=list(_flat(load_json(folder / "splits.json"))),
+                environment=list(_flat(load_json(folder / "environment.json"))),
+                commands=_commands(folder, config, bench),
+                config=config,
+                plan=written if len(written) <= _LONG_PLAN else "",
+            )
+        )
+    return runs
+
+
+def load_json(file: Path) -> dict[str, Any]:
+    """A JSON object with NaN read as null; empty without the file. Raises ValueError for a broken one."""
+    if not file.is_file():
+        return {}
+    try:
+        text = file.read_text(encoding="utf-8")
+        content: dict[str, Any] = dict(json.loads(text, parse_constant=lambda _: None))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{file} is damaged ({error}); run the same bench again, it writes it anew"
+        ) from error
+    return content
+
+
+def _commands(folder: Path, config: str, bench: Mapping[str, Any]) -> list[str]:
+    """What was typed, where that is known, and what makes the same again."""
+    commands = [str(bench["command"])] if bench.get("command") else []
+    if config:
+        plugins = (yaml.safe_load(config) or {}).get("plugins") or []
+        file, again = shlex.quote(str(folder / "bench.yaml")), shlex.quote(f"{folder}-again")
+        asked = "".join(f" --plugin {shlex.quote(plugin)}" for plugin in plugins)
+        commands.append(f"ssl-zoo reproduce {shlex.quote(str(folder))}")
+        commands.append(f"ssl-zoo bench --config {file}{asked} --out {again}")
+    return commands
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def _flat(fields: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """Nested objects as (path, text); a long list is counted instead of written out."""
+    for name, value in fields.items():
+        path = f"{above} {name}".strip()
+        if isinstance(value, Mapping):
+            yield from _flat(value, path)
+        elif isinstance(value, list) and len(value) > 20:
+            yield path, f"{count(len(value))} entries"
+        elif isinstance(value, list):
+            yield path, ", ".join(map(str, value)) or "none"
+        else:
+            yield path, "none" if value is None else f"{value:,}" if type(value) is int else str(value)
