@@ -129,6 +129,8 @@ class Progress:
 
     def show(self, results: "Results") -> None:
         """The table, and where everything lies."""
+        for words in results.broken:
+            self.console.print(f"[red]unequal:[/] {words}", highlight=False)
         self.console.print(render_table(results.as_dict(), results.folder))
         self.console.print(f"{results.folder / 'report.html'}", style="bold", highlight=False)
 

@@ -78,7 +78,15 @@ class Results:
 
     @property
     def failed(self) -> bool:
-        return any(row["status"] == "failed" for row in self.rows)
+        """Whether a cell failed, or what was declared equal is not."""
+        return any(row["status"] == "failed" for row in self.rows) or bool(self.broken)
+
+    @property
+    def broken(self) -> list[str]:
+        """What was declared equal and is not, a sentence each."""
+        from ssl_zoo.bench.report.audit import broken_equalities
+
+        return broken_equalities(self.rows, self.bench)
 
     def as_dict(self) -> dict[str, Any]:
         return {"bench": self.bench, "rows": self.rows}
