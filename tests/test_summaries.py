@@ -200,16 +200,26 @@ def command(line: str) -> list[str]:
 
 
 def test_the_command_that_adds_seeds_is_exact(tmp_path: Path):
-    words = command(said({"a": [0.5], "b": [0.4]}, tmp_path / "my run", plugins=["mine.py"]).line)
     home = str(tmp_path / "my run")
+    words = command(said({"a": [0.5], "b": [0.4]}, Path(home), plugins=["mine.py"]).line)
     assert words == [
         *("ssl-zoo", "bench", "--config", f"{home}/bench.yaml", "--seeds", "3", "--out", home),
         *("--plugin", "mine.py"),
     ]
     more = said({"a": [0.5] * 4, "b": [0.4] * 2}, tmp_path).line
     assert command(more)[5] == "4"  # seeds that failed run again
-    evaluated = said({"a": [0.5], "b": [0.4]}, tmp_path / "evaluations" / "x", evaluation_of=home).line
-    assert f"--out '{home}', then evaluate again)" in evaluated
+    assert "--seeds 3 --out FOLDER)" in said({"a": [0.5], "b": [0.4]}).line
+
+
+def test_seeds_are_added_where_the_encoders_were_trained(tmp_path: Path):
+    scores = {"a": [0.5], "b": [0.4]}
+    evaluated = said(scores, tmp_path / "evaluations" / "x", evaluation_of="/runs/a").line
+    assert "--config /runs/a/bench.yaml --seeds 3 --out /runs/a, then evaluate again)" in evaluated
+    merged = said(scores, Path("runs/both"), runs={"../a": ["a-seed0"], "../b": ["b-seed0"]}).line
+    assert merged.endswith(
+        "ssl-zoo bench --config runs/a/bench.yaml --seeds 3 --out runs/a && "
+        "ssl-zoo bench --config runs/b/bench.yaml --seeds 3 --out runs/b, then merge again)"
+    )
 
 
 # evaluation noise

@@ -1,8 +1,9 @@
 """Who is ahead: every method against one reference method, on the primary metric, over paired seeds."""
 
 from collections.abc import Mapping, Sequence
+from os.path import normpath
 from pathlib import Path
-from shlex import quote
+from shlex import join
 from typing import Any, NamedTuple
 
 from ssl_zoo.bench.cells import FINISHED
@@ -195,13 +196,18 @@ def _too_few(reference: Summary, others: Sequence[Summary]) -> str:
 
 
 def _more_seeds(bench: Mapping[str, Any], folder: Path | None) -> str:
-    """The command that adds seeds to the bench, whose finished cells are kept."""
-    home = Path(bench.get("evaluation_of") or folder or "FOLDER")
-    words = ["ssl-zoo", "bench", "--config", f"{home / 'bench.yaml'}"]
-    words += ["--seeds", str(max(SEEDS_TO_RANK, len(bench.get("seeds") or []))), "--out", f"{home}"]
-    words += [word for plugin in bench.get("plugins") or [] for word in ("--plugin", plugin)]
-    again = ", then evaluate again" if bench.get("evaluation_of") else ""
-    return f"to add seeds and keep finished cells: {' '.join(map(quote, words))}{again}"
+    """The command that adds seeds where the encoders were trained, whose finished cells are kept."""
+    here = folder or Path("FOLDER")
+    merged = [Path(normpath(here / run)) for run in bench.get("runs") or []]
+    trained = [Path(bench["evaluation_of"])] if bench.get("evaluation_of") else merged or [here]
+    seeds = str(max(SEEDS_TO_RANK, len(bench.get("seeds") or [])))
+    plugins = [word for plugin in bench.get("plugins") or [] for word in ("--plugin", plugin)]
+    words = [
+        ["ssl-zoo", "bench", "--config", f"{home}/bench.yaml", "--seeds", seeds, "--out", f"{home}", *plugins]
+        for home in trained
+    ]
+    again = "" if trained == [here] else f", then {'merge' if merged else 'evaluate'} again"
+    return f"to add seeds and keep finished cells: {' && '.join(map(join, words))}{again}"
 
 
 def _unscored(summaries: Sequence[Summary]) -> Finding:
