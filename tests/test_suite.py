@@ -55,13 +55,15 @@ def test_every_image_of_a_class_is_drawn_as_often():
 def test_few_labels_are_classified_as_scikit_learn_would(monkeypatch):
     module = sys.modules["ssl_zoo.evaluation.low_shot"]
     (x, y), (test_x, test_y) = blobs(120, classes=4, spread=2.0), blobs(80, classes=4, spread=2.0, seed=1)
+    x, test_x = x**3, test_x**3  # few images would give another mean and deviation
     told = low_shot(x, y, test_x, c=0.1, num_classes=5)
     assert list(told) == ["1", "5", "10", "1%", "10%"]
     mean, std = x.mean(0), x.std(0, correction=0)
     for number in range(5):
         index = draw(y, wanted(y, 5), number)
         model = LogisticRegression(C=0.1).fit(((x - mean) / std)[index].numpy(), y[index].numpy())
-        assert np.mean(model.predict(((test_x - mean) / std).numpy()) != told["5"][number].numpy()) < 0.03
+        predicted = model.predict(((test_x - mean) / std).numpy())
+        assert (predicted != told["5"][number].numpy()).sum() <= 1  # float32
     rates = [accuracy_of_draws(told[size], test_y)["mean"] for size in ("1", "5", "10")]
     assert 0.25 < rates[0] < rates[1] < rates[2]
     monkeypatch.setattr(module, "_MOST_IMAGES", 30)
@@ -142,6 +144,7 @@ def test_auroc_needs_every_class_in_test_but_not_in_train():
 
 def test_ridge_is_scikit_learns_on_standardised_features():
     (x, y), (test_x, test_y) = blobs(200, spread=3.0), blobs(100, spread=3.0, seed=1)
+    x, test_x = (features * torch.logspace(-3, 1, 8) + 5 for features in (x, test_x))
     mean, std = x.mean(0), x.std(0, correction=0)
     model = RidgeClassifier().fit(((x - mean) / std).numpy(), y.numpy())
     expected = model.score(((test_x - mean) / std).numpy(), test_y.numpy())
