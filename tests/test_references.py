@@ -39,6 +39,8 @@ def test_references_stand_beside_the_methods(run):
     assert told["collapse_verdict"] is None
     assert (pixels["method"], pixels["steps"], pixels["backbone"]) == (None, 0, "linear")
     assert "supervised" not in ssl_zoo.list_methods()
+    mapped = {file.parent.name for file in run[0].glob("cells/*/map.npz")}
+    assert mapped == {"byol-seed0", "random-seed0", "supervised-seed0", "pixels-seed0"}
 
 
 def test_pixels_are_principal_components(run):

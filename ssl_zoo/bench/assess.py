@@ -46,6 +46,7 @@ def assess(
     knn_temperature: float,
     finetuned: bool,
     seed: int,
+    mapped: bool = False,
     transfer: Mapping[str, Roles] | None = None,
     workers: int | None = None,
 ) -> dict[str, Any]:
@@ -54,8 +55,8 @@ def assess(
     The arrays, int64 [M] over the test images, are `label`, `knn` and `linear`, the classes told, and `group`
     where there are groups; without labels there is no file. The pictures are `neighbours.png` and of a ViT
     `attention.png`. `flip` says whether mirrored images mean the same; `finetuned` asks for `finetune` from
-    `seed` as well; `transfer` are other data sets by name, to classify with the encoder as it is; photos are
-    decoded by `workers` processes.
+    `seed` as well, `mapped` for `map.npz`; `transfer` are other data sets by name, to classify with the
+    encoder as it is; photos are decoded by `workers` processes.
     Raises as `score` and `evaluate_transfer` do.
     """
     train_x, test_x = (encoder.embed(part.images, workers=workers) for part in (parts.train, parts.test))
@@ -75,7 +76,8 @@ def assess(
     views = adapt(SHARED_VIEWS, encoder.image_size, grey=parts.test.grey, flip=flip)
     scores["alignment"] = view_alignment(encoder, parts.test, views, workers=workers)
     _save_neighbours(test_x, parts.test, folder / "neighbours.png")
-    save_map(test_x, parts.test, folder)
+    if mapped:
+        save_map(test_x, parts.test, folder)
     if has_attention(encoder.backbone):
         _save_attention(encoder, parts.test, folder / "attention.png")
     scores["transfer"] = {

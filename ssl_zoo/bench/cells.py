@@ -72,6 +72,7 @@ class Cell(BaseModel):
     checkpoint_seconds: float
     log_every: int
     curve: int
+    mapped: bool
     on_collapse: Literal["warn", "stop"] = "warn"
     plugins: list[str]
 

@@ -85,6 +85,7 @@ def evaluate_run(
             knn_temperature=asked.knn_temperature,
             finetuned=finetune,
             seed=row["seed"],
+            mapped=row["label"] not in {other["label"] for other in rows},
         )
         rows.append(row | {name: value for name, value in scores.items() if name in FIELDS})
         progress.evaluated(cell.name, scores)

@@ -25,12 +25,10 @@ _SHEET_BYTES = 600_000
 def save_map(x: Tensor, split: Split, cell: Path) -> None:
     """Write `map.npz` into the folder of a cell, and `thumbnails.jpg` into its bench where it is not there.
 
-    `x` [N, D] are the features of the images of `split`. Of several seeds of a label only the first has a
-    map. It holds `index` [M] into the split, `label` [M], -1 without labels, `pca` and `tsne` [M, 2] and the
+    `x` [N, D] are the features of the images of `split`. The
+    map holds `index` [M] into the split, `label` [M], -1 without labels, `pca` and `tsne` [M, 2] and the
     names of the `classes`.
     """
-    if not _is_first(cell):
-        return
     index = map_index(len(split))
     pca, tsne = project(x[index])
     labels = torch.full_like(index, -1) if split.labels is None else split.labels[index]
@@ -39,13 +37,6 @@ def save_map(x: Tensor, split: Split, cell: Path) -> None:
     held["classes"] = np.array(split.classes, dtype=np.str_)
     replace_file(cell / MAP, lambda handle: np.savez_compressed(handle, **held))
     _save_thumbnails(split, index, cell.parent.parent / THUMBNAILS)
-
-
-def _is_first(cell: Path) -> bool:
-    """Whether no cell of the same label has a lower seed; a bench makes the folders before it runs them."""
-    label, _, seed = cell.name.rpartition("-seed")
-    names = [other.name.rpartition("-seed") for other in cell.parent.iterdir()]
-    return not any(name == label and int(other) < int(seed) for name, _, other in names)
 
 
 def _save_thumbnails(split: Split, index: Tensor, file: Path) -> None:

@@ -156,6 +156,7 @@ def plan(config: BenchConfig, planned: Mapping[str, int] | None = None, *, trial
             checkpoint_seconds=config.run.checkpoint_seconds,
             log_every=config.run.log_every,
             curve=1 if trials else config.evaluation.curve,
+            mapped=seed == config.seeds[0],  # one seed's features are drawn
             on_collapse=config.run.on_collapse,
             plugins=config.plugins,
         )

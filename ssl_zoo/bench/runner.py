@@ -134,6 +134,7 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
         knn_temperature=shared.knn_temperature,
         finetuned=shared.finetune,
         seed=cell.seed,
+        mapped=cell.mapped,
         transfer=others,
         workers=cell.workers,
     )
