@@ -30,11 +30,12 @@ def low_shot(
     told: dict[str, Tensor | None] = {}
     for name, size in SIZES.items():
         counts = wanted(train_y, size)
-        drawn = [] if counts is None else [draw(train_y, counts, number) for number in range(DRAWS)]
-        probes = [
-            next(fits(scaler, train_x[index], train_y[index], test_x, [c], num_classes)) for index in drawn
-        ]
-        told[name] = torch.stack([probe.scores.argmax(1) for probe in probes]) if probes else None
+        if counts is None:
+            told[name] = None
+            continue
+        drawn = [draw(train_y, counts, number) for number in range(DRAWS)]
+        probes = (next(fits(scaler, train_x[i], train_y[i], test_x, [c], num_classes)) for i in drawn)
+        told[name] = torch.stack([probe.scores.argmax(1) for probe in probes])
     return told
 
 
