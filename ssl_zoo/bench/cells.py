@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from ssl_zoo.bench.config import BackboneEntry, DataConfig
 from ssl_zoo.files import write_text
+
+Emit = Callable[[dict[str, Any]], None]  # takes what a cell says while it runs
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +72,18 @@ class Cell(BaseModel):
     @property
     def folder(self) -> str:
         return f"{self.label}-seed{self.seed}"
+
+
+def identity(cell: Cell) -> dict[str, Any]:
+    """What names a row, whatever becomes of it."""
+    return {
+        "label": cell.label,
+        "method": cell.method,
+        "dataset": cell.shared.dataset,
+        "backbone": cell.shared.backbone.name,
+        "seed": cell.seed,
+        "config_hash": cell.config_hash,
+    }
 
 
 def write_plan(folder: Path, cells: list[Cell]) -> list[Cell]:

@@ -17,7 +17,7 @@ from torchvision.utils import make_grid, save_image
 
 from ssl_zoo.backbones.weights import check_weights
 from ssl_zoo.bench.assess import assess
-from ssl_zoo.bench.cells import Cell
+from ssl_zoo.bench.cells import Cell, Emit, identity
 from ssl_zoo.bench.lock import LOCK
 from ssl_zoo.bench.plan import build, build_backbone, open_dataset
 from ssl_zoo.bench.plugins import import_plugin
@@ -36,8 +36,6 @@ from ssl_zoo.method import Method
 from ssl_zoo.nets import Backbone
 from ssl_zoo.registry import method_class
 from ssl_zoo.train import Budget, FitResult, TrainingStopped, fit, resolve_device
-
-Emit = Callable[[dict[str, Any]], None]
 
 _NORM_BATCHES = 50
 _SHOWN = 8  # images in views.png
@@ -77,18 +75,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return f"{words}; out of memory: lower batch_size or image_size, or take a smaller backbone"
     return words
-
-
-def identity(cell: Cell) -> dict[str, Any]:
-    """What names a row, whatever becomes of it."""
-    return {
-        "label": cell.label,
-        "method": cell.method,
-        "dataset": cell.shared.dataset,
-        "backbone": cell.shared.backbone.name,
-        "seed": cell.seed,
-        "config_hash": cell.config_hash,
-    }
 
 
 def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -> dict[str, Any]:
