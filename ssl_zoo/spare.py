@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 _CAN_FORK = sys.platform.startswith("linux")  # Windows has no fork, and macOS's own libraries break in one
-_MESSAGE = 64  # bytes; a number
+_MESSAGE = 64  # bytes; a word and a number
 
 
 class Forked:
@@ -24,8 +24,8 @@ class Forked:
     def wait(self) -> int | None:
         """Its exit code once it has ended, negative for a signal; None if the spare has died, which knew."""
         with suppress(ConnectionError):
-            if code := self._connection.recv(_MESSAGE):
-                return int(code)
+            if words := self._connection.recv(_MESSAGE).split():
+                return int(words[1])
         return None
 
     def send_signal(self, number: int) -> None:
@@ -47,20 +47,20 @@ class _Spare:
             )
 
     def fork(self, cell: Path, log: IO[bytes]) -> Forked:
-        """Raises ConnectionError if the spare is dead."""
+        """Raises ConnectionError if that cannot be done any more."""
         reading, writing = os.pipe()
         stdout = os.fdopen(reading, "rb")
         try:
             socket.send_fds(self._connection, [os.fsencode(cell)], [writing, log.fileno()])
-            pid = self._connection.recv(_MESSAGE)
-            if not pid:
-                raise ConnectionError("the spare process is dead")
+            words = self._connection.recv(_MESSAGE).split()
+            if words[:1] != [b"pid"]:
+                raise ConnectionError("the spare process, or what was forked from it, is dead")
         except BaseException:
             stdout.close()
             raise
         finally:
             os.close(writing)
-        return Forked(int(pid), stdout, self._connection)
+        return Forked(int(words[1]), stdout, self._connection)
 
     def stop(self) -> None:
         self._connection.close()  # a cell that still runs leaves after its step

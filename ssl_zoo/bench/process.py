@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,13 @@ from ssl_zoo.bench.cells import Cell
 from ssl_zoo.bench.runner import run_cell
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+# what cells import as they go along
+_LATER = (
+    "faiss",
+    "pytorch_metric_learning.utils.accuracy_calculator",
+    "sklearn.datasets",
+    "sklearn.linear_model",
+)
 _LONGEST = 65536  # bytes of a path
 
 
@@ -63,16 +71,19 @@ def _next_cell(bench: socket.socket) -> Path:
             for file, place in zip(files, (sys.stdout, sys.stderr), strict=True):
                 os.dup2(file, place.fileno())
                 os.close(file)
+            bench.send(f"pid {os.getpid()}".encode())  # not by the spare, which may be dead by now
             return Path(os.fsdecode(name))
         for file in files:
             os.close(file)
-        bench.send(str(pid).encode())
-        bench.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        bench.send(f"code {code}".encode())
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal, meant for the bench and the cell
     bench = socket.socket(fileno=int(sys.argv[1]))
+    for module in _LATER:
+        import_module(module)
     cell = _next_cell(bench)
     # the bench says nothing while a cell runs, so what can be read then is its end
     sys.exit(run_alone(cell, gone=lambda: bool(select.select([bench], [], [], 0)[0])))

@@ -7,10 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import recall_score
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from ssl_zoo.draws import permutation
@@ -66,6 +62,8 @@ def choose_c(x: Tensor, y: Tensor, folds: Folds, *, num_classes: int) -> float:
 
 def balanced_accuracy(scores: Tensor, labels: Tensor) -> float:
     """Mean recall of the best-scored class over the classes that occur in `labels` (scikit-learn)."""
+    from sklearn.metrics import recall_score
+
     truth, predicted = labels.numpy(), scores.argmax(1).numpy()
     return float(recall_score(truth, predicted, labels=np.unique(truth), average="macro"))
 
@@ -74,6 +72,11 @@ def _path(
     train_x: Tensor, train_y: Tensor, test_x: Tensor, grid: Sequence[float], num_classes: int
 ) -> Iterator[LinearProbe]:
     """One probe for each C of an ascending grid, each fit started from the one before."""
+    # not above: importing scikit-learn takes seconds, and a bench is planned without it
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
     if int(train_y.min()) == int(train_y.max()):
         raise ValueError(
             f"a probe needs two classes, all {len(train_y)} labels are {int(train_y[0])}; label other images"
