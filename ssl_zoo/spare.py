@@ -35,6 +35,7 @@ class Forked:
 
 class _Spare:
     def __init__(self) -> None:
+        self._ready = False
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -46,8 +47,13 @@ class _Spare:
                 env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
             )
 
+    def wait_until_ready(self) -> None:
+        if not self._ready:
+            self._ready = bool(self._connection.recv(_MESSAGE))
+
     def fork(self, cell: Path, log: IO[bytes]) -> Forked:
         """Raises ConnectionError if that cannot be done any more."""
+        self.wait_until_ready()
         reading, writing = os.pipe()
         stdout = os.fdopen(reading, "rb")
         try:
@@ -82,6 +88,13 @@ def spare(wanted: bool = True) -> Iterator[None]:
         yield
     finally:
         _kept.pop().stop()
+
+
+def wait_until_ready() -> None:
+    """Return once the spare, if there is one, takes no time from what is measured here."""
+    for kept in _kept:
+        with suppress(ConnectionError):  # it is replaced when a cell needs it
+            kept.wait_until_ready()
 
 
 def fork(cell: Path, log: IO[bytes]) -> Forked | None:

@@ -22,6 +22,7 @@ from ssl_zoo.evaluation.encoder import frozen_encoder
 from ssl_zoo.method import Augment, Method, MethodConfig, ViewSpec
 from ssl_zoo.nets import Backbone, TokenBackbone
 from ssl_zoo.registry import create_method, method_class
+from ssl_zoo.spare import wait_until_ready
 from ssl_zoo.train import resolve_device, resolve_precision
 
 SMALL_IMAGE = 64  # px
@@ -77,6 +78,7 @@ def plan(config: BenchConfig) -> Plan:
         finetune=config.evaluation.finetune,
         eval_data=short_name(config.data.eval) if config.data.eval else None,
     )
+    wait_until_ready()
     configs: dict[str, MethodConfig] = {}
     costs: dict[str, Cost] = {}
     for entry, method_config in zip(config.methods, wanted, strict=True):

@@ -84,6 +84,7 @@ if __name__ == "__main__":
     bench = socket.socket(fileno=int(sys.argv[1]))
     for module in _LATER:
         import_module(module)
+    bench.send(b"ready")
     cell = _next_cell(bench)
     # the bench says nothing while a cell runs, so what can be read then is its end
     sys.exit(run_alone(cell, gone=lambda: bool(select.select([bench], [], [], 0)[0])))
