@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def run_alone(file: Path, gone: Callable[[], bool] = lambda: False) -> int:
     _limit_threads(Cell.model_validate_json(file.read_text()).threads)
 
     def emit(event: dict[str, Any]) -> None:
-        print(json.dumps(event), flush=True)
+        with suppress(BrokenPipeError):  # the bench is gone, which the training learns before its next step
+            print(json.dumps(event), flush=True)
 
     status = run_cell(file.parent, emit, lambda: bool(asked) or gone())
     return {"done": 0, "collapsed": 0, "failed": 1, "stopped": 130}[status]
