@@ -45,7 +45,7 @@ faults: .venv/installed
 lowest:
 	$(PYTHON) -m venv .venv-lowest
 	$(PYTHON) .ci/lowest.py > .venv-lowest/requirements.txt
-	PIP_CONSTRAINT= .venv-lowest/bin/pip install --quiet -r .venv-lowest/requirements.txt 'pytest>=8' 'pytest-xdist>=3.5' \
+	PIP_CONSTRAINT= .venv-lowest/bin/pip install --quiet -r .venv-lowest/requirements.txt 'pytest>=8' 'pytest-xdist>=3.7' \
 	  'hypothesis>=6.100'
 	.venv-lowest/bin/pip install --quiet --no-deps --editable .
 	.venv-lowest/bin/pytest -n 0 $(LOWEST)

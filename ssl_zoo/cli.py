@@ -1,9 +1,7 @@
 """The command line: parses, calls, prints; decides nothing."""
 
 import errno
-import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Parameter, Token
 
 from ssl_zoo import cli_use
+from ssl_zoo.spare import spare
 
 app = App(
     name="ssl-zoo",
@@ -121,10 +120,6 @@ def bench(
     dry_run
         Print the plan and stop.
     """
-    from ssl_zoo.bench import run_bench
-    from ssl_zoo.bench.config import load
-    from ssl_zoo.bench.progress import Progress
-
     given: dict[str, Any] = {
         "methods": methods,
         "dataset": dataset,
@@ -138,8 +133,13 @@ def bench(
         "data": _given(dir=data_dir and str(data_dir), labels=labels, eval=eval_data),
         "run": _given(device=device, precision=precision, executor=executor),
     }
-    loaded = load(config, _given(**given), set or ())
-    results = run_bench(loaded, out=out, overwrite=overwrite, dry_run=dry_run, progress=Progress(quiet=quiet))
+    with spare(executor != "inline" and not dry_run):  # it imports torch while this process does
+        from ssl_zoo.bench import run_bench
+        from ssl_zoo.bench.config import load
+        from ssl_zoo.bench.progress import Progress
+
+        loaded, progress = load(config, _given(**given), set or ()), Progress(quiet=quiet)
+        results = run_bench(loaded, out=out, overwrite=overwrite, dry_run=dry_run, progress=progress)
     return 1 if results.failed else 0
 
 
@@ -230,26 +230,10 @@ def run_cell(cell: Path, /, *, attached: Annotated[bool, Parameter(negative="", 
     attached
         Stop after the current step when the parent process is gone.
     """
-    from ssl_zoo.bench.runner import run_cell
+    from ssl_zoo.bench.process import run_alone
 
-    asked: list[int] = []
-
-    def stop(received: int, _frame: object) -> None:
-        if received == signal.SIGINT and received in asked:
-            os._exit(130)  # asked twice: now
-        asked.append(received)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
     parent = os.getppid()
-
-    def should_stop() -> bool:
-        return bool(asked) or (attached and os.getppid() != parent)
-
-    def emit(event: dict[str, Any]) -> None:
-        print(json.dumps(event), flush=True)
-
-    return {"done": 0, "collapsed": 0, "failed": 1, "stopped": 130}[run_cell(cell.parent, emit, should_stop)]
+    return run_alone(cell, gone=lambda: attached and os.getppid() != parent)
 
 
 app.command(cli_use.evaluate, name="eval")

@@ -15,6 +15,24 @@ from ssl_zoo import registry
 torch.set_num_threads(1)  # tensors are small: more threads would wait for each other
 
 
+_LONGEST = (
+    "bench",
+    "spare",
+    "faults",
+    "resume",
+    "docs",
+    "config_fuzz",
+    "disk_full",
+    "one_writer",
+    "no_surprise",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that the workers end together."""
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in _LONGEST)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)

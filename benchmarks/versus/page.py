@@ -185,7 +185,9 @@ Views are a few percent of a step (above): ssl_zoo does not compile them.
 
 Seconds until a command answers, and until a bench of the digits has taken its first training step:
 
-{table(["command", "seconds"], waits)}"""
+{table(["command", "seconds"], waits)}
+Nearly all of that is importing torch and scikit-learn. On Linux a bench does so once, while it is
+planned: its cells are forked from the process that has."""
 
 
 def learning(stored: Row) -> str:

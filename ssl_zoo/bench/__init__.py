@@ -26,6 +26,7 @@ from ssl_zoo.bench.results import Results, collect
 from ssl_zoo.bench.tuning import tune
 from ssl_zoo.errors import unknown
 from ssl_zoo.files import write_text
+from ssl_zoo.spare import spare
 
 __all__ = ["Results", "bench", "run_bench"]
 
@@ -52,7 +53,8 @@ def bench(
     """
     listed = [methods] if isinstance(methods, str) else list(methods)
     config = configuration.load(fields={"methods": listed, "dataset": dataset, **fields})
-    return run_bench(config, out=out, overwrite=overwrite, progress=Progress(quiet=quiet))
+    with spare(config.run.executor == "local"):
+        return run_bench(config, out=out, overwrite=overwrite, progress=Progress(quiet=quiet))
 
 
 def run_bench(

@@ -18,12 +18,12 @@ from ssl_zoo.data.datasets import Split
 from ssl_zoo.data.loading import fitted_images
 from ssl_zoo.data.splits import Roles
 from ssl_zoo.draws import sample
-from ssl_zoo.evaluation import score
 from ssl_zoo.evaluation.attention import attention_maps, has_attention
 from ssl_zoo.evaluation.attention_files import Looked, contact_sheet
 from ssl_zoo.evaluation.encoder import Encoder
 from ssl_zoo.evaluation.finetune import finetune
 from ssl_zoo.evaluation.predict import Predictions
+from ssl_zoo.evaluation.scores import score
 from ssl_zoo.evaluation.spread import view_alignment
 from ssl_zoo.evaluation.transfer import evaluate_transfer
 from ssl_zoo.files import replace_file

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 from ssl_zoo.bench.config import BackboneEntry, DataConfig
 from ssl_zoo.files import write_text
+
+Emit = Callable[[dict[str, Any]], None]  # takes what a cell says while it runs
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +99,18 @@ def planned_steps(folder: Path) -> dict[str, int]:
     """
     found = read_plan(folder) if (folder / "plan.json").exists() else []
     return {cell.label: cell.steps for cell in found}
+
+
+def identity(cell: Cell) -> dict[str, Any]:
+    """What names a row, whatever becomes of it."""
+    return {
+        "label": cell.label,
+        "method": cell.method,
+        "dataset": cell.shared.dataset,
+        "backbone": cell.shared.backbone.name,
+        "seed": cell.seed,
+        "config_hash": cell.config_hash,
+    }
 
 
 def write_plan(folder: Path, cells: list[Cell]) -> list[Cell]:

@@ -25,6 +25,7 @@ from ssl_zoo.evaluation.encoder import frozen_encoder
 from ssl_zoo.method import Augment, Method, MethodConfig, ViewSpec
 from ssl_zoo.nets import Backbone, TokenBackbone
 from ssl_zoo.registry import create_method, method_class
+from ssl_zoo.spare import wait_until_ready
 from ssl_zoo.train import Precision, resolve_device, resolve_precision
 
 SMALL_IMAGE = 64  # px
@@ -87,6 +88,7 @@ def plan(config: BenchConfig, planned: Mapping[str, int] | None = None, *, trial
         eval_data=short_name(config.data.eval) if config.data.eval else None,
         transfer={name: other.fingerprint for name, other in open_transfer(others, data).items()},
     )
+    wait_until_ready()
     configs: dict[str, MethodConfig] = {}
     costs: dict[str, Cost] = {}
     steps: dict[str, int] = {}

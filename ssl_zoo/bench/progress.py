@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any, Self
 import rich.progress as bars
 from rich.console import Console
 
-from ssl_zoo.bench.cells import Cell
+from ssl_zoo.bench.cells import Cell, Emit
 from ssl_zoo.bench.plan import Plan
 from ssl_zoo.bench.report.table import render_table
-from ssl_zoo.bench.runner import Emit
 
 if TYPE_CHECKING:
     from ssl_zoo.bench.results import Results

@@ -14,7 +14,7 @@ from torch import nn
 from torchvision.utils import make_grid, save_image
 
 from ssl_zoo.bench.assess import assess
-from ssl_zoo.bench.cells import Cell
+from ssl_zoo.bench.cells import Cell, Emit, identity
 from ssl_zoo.bench.lock import LOCK
 from ssl_zoo.bench.plan import build, build_supervised, open_dataset
 from ssl_zoo.bench.plugins import import_plugin
@@ -76,18 +76,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return f"{words}; out of memory: lower batch_size or image_size, or take a smaller backbone"
     return words
-
-
-def identity(cell: Cell) -> dict[str, Any]:
-    """What names a row, whatever becomes of it."""
-    return {
-        "label": cell.label,
-        "method": cell.method,
-        "dataset": cell.shared.dataset,
-        "backbone": cell.shared.backbone.name,
-        "seed": cell.seed,
-        "config_hash": cell.config_hash,
-    }
 
 
 def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -> dict[str, Any]:

@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sklearn.model_selection import ParameterGrid, ParameterSampler
-
 from ssl_zoo.bench.cells import FINISHED, Cell, planned_steps, read_result, write_plan
 from ssl_zoo.bench.config import TRIAL_SEED, BenchConfig, MethodEntry, RunConfig, TuningConfig
 from ssl_zoo.bench.plan import plan
@@ -72,6 +70,8 @@ def _score(result: Mapping[str, Any], metric: str) -> float | None:
 
 def _settings(entry: MethodEntry, trials: int) -> list[dict[str, Any]]:
     """What each trial changes in the configuration as given."""
+    from sklearn.model_selection import ParameterGrid, ParameterSampler  # a second that few benches need
+
     given = {*entry.options, *(f"optim.{name}" for name in entry.options.get("optim", {}))}
     config = method_class(entry.method).Config(**entry.options)
     space = {name: values for name, values in config.space().items() if name not in given}
