@@ -71,6 +71,7 @@ def test_differences_without_spread_have_the_limits():
     above = {seed: score + 0.2 for seed, score in first.items()}  # equal but for the last digit
     assert paired_interval(above, first) == pytest.approx((0.2, 0.0))
     assert (paired_p(above, first), paired_p(first, above), paired_p(first, first)) == (0.0, 0.0, 1.0)
+    assert paired_p(dict.fromkeys(range(3), 0.1 + 0.2), dict.fromkeys(range(3), 0.3)) == 1.0
     assert (order_holds(above, first), order_holds(first, above), order_holds(first, first)) == (1, 1, 0.5)
 
 

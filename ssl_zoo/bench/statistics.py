@@ -73,7 +73,7 @@ def paired_p(first: Mapping[int, float], second: Mapping[int, float]) -> float:
     differences = paired_differences(first, second)
     if len(differences) < 2:
         raise ValueError(f"paired_p needs two seeds that both have, got {len(differences)}; run more seeds")
-    size, spread = abs(fmean(differences)), _spread(differences)
+    size, spread = abs(round(fmean(differences), _DIGITS)), _spread(differences)
     if spread == 0:
         return 0.0 if size else 1.0
     return 2 * float(stdtr(len(differences) - 1, -size * sqrt(len(differences)) / spread))
@@ -103,7 +103,7 @@ def order_holds(first: Mapping[int, float], second: Mapping[int, float]) -> floa
     differences = paired_differences(first, second)
     if len(differences) < SEEDS_FOR_CHANCE:
         return None
-    size, spread = abs(fmean(differences)), _spread(differences)
+    size, spread = abs(round(fmean(differences), _DIGITS)), _spread(differences)
     if spread == 0:
         return 1.0 if size else 0.5
     return float(stdtr(len(differences) - 1, size / (spread * sqrt(1 + 1 / len(differences)))))
