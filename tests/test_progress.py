@@ -27,6 +27,10 @@ def test_a_collapse_is_one_line() -> None:
         ({"status": "done", "lr": 0.002}, "dino-seed0         k-NN 50.0%  9 s training, lr 0.002"),
         ({"status": "done", "lr": None}, "dino-seed0         k-NN 50.0%  9 s training"),
         (
+            {"status": "done", "lr": None, "knn_top1": None},
+            "dino-seed0         no labels  9 s training",
+        ),
+        (
             {"status": "collapsed", "lr": 1.0},
             "dino-seed0         collapsed at step 62, k-NN 50.0%  9 s training, lr 1",
         ),
@@ -37,6 +41,13 @@ def test_a_finished_cell_says_its_score_and_learning_rate(row, line) -> None:
     result = {"knn_top1": 0.5, "train_seconds": 9.0, "steps": 62, **row}
     Progress(console=console).finished(SimpleNamespace(folder="dino-seed0"), row["status"], result)
     assert console.file.getvalue() == line + "\n"
+
+
+def test_a_finished_trial_says_how_it_did_on_the_selection() -> None:
+    console = Console(file=io.StringIO(), width=160, color_system=None)
+    result = {"final_metrics": {"curve_knn_top1": 0.25}, "train_seconds": 9.0, "steps": 62, "lr": 0.002}
+    Progress(console=console).finished(SimpleNamespace(folder="dino-trial01-seed9"), "done", result)
+    assert console.file.getvalue() == "dino-trial01-seed9 selection k-NN 25.0%  9 s training, lr 0.002\n"
 
 
 def test_bar_shows_throughput_loss_and_the_methods_own_metrics():

@@ -66,7 +66,7 @@ def evaluate_run(
     parts = roles(dataset)
     place = resolve_device(device)
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for trained in found:
         row = {**dict.fromkeys(FIELDS), **trained.row}
         cell = folder / "cells" / f"{row['label']}-seed{row['seed']}"

@@ -139,5 +139,6 @@ class Progress:
 
 
 def _scored(scores: dict[str, Any]) -> str:
-    score = scores.get("knn_top1")
-    return f"k-NN {score:.1%}" if score is not None else "no labels"
+    trial = "knn_top1" not in scores
+    score = scores["final_metrics"].get("curve_knn_top1") if trial else scores["knn_top1"]
+    return f"{'selection ' if trial else ''}k-NN {score:.1%}" if score is not None else "no labels"

@@ -16,6 +16,7 @@ from ssl_zoo.bench.config import RunConfig
 from ssl_zoo.bench.lock import one_writer
 from ssl_zoo.bench.progress import Progress
 from ssl_zoo.bench.results import MEASURED
+from ssl_zoo.spare import spare
 
 _ENCODER = "encoder.safetensors"
 
@@ -53,7 +54,7 @@ def reproduce(
         )
     folder = out or run.resolve().with_name(f"{run.resolve().name}-again")
     again = [_moved(cells[name], data_dir) for name in cells if name in (only or done)]
-    with one_writer(folder):
+    with spare(), one_writer(folder):
         write_plan(folder, again)
         run_cells(again, folder, RunConfig(), progress)
     spread = _spreads(run, cells, again[0].shared.primary_metric)

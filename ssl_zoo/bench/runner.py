@@ -37,8 +37,6 @@ from ssl_zoo.nets import Backbone
 from ssl_zoo.registry import method_class
 from ssl_zoo.train import FitResult, TrainingStopped, fit, resolve_device
 
-Emit = Callable[[dict[str, Any]], None]
-
 _SHOWN = 8  # images in views.png
 
 
