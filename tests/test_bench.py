@@ -1,14 +1,12 @@
-"""The main job as a user runs it: real processes, real files."""
+"""The main job as a user runs it: cells in real processes, real files."""
 
 import csv
 import json
 import os
 import re
-from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
-from made_command import DIGITS, ssl_zoo_command, timeless
+from made_command import DIGITS, run_here, ssl_zoo_command, timeless
 from safetensors.torch import load_file
 
 import ssl_zoo
@@ -82,40 +80,35 @@ def test_encoder_loads_and_scores_as_in_the_table(digits):
     assert encoder.embed(data.split("test").images[:3]).shape == (3, encoder.out_dim)
 
 
-def test_growing_a_folder_keeps_finished_cells(digits):
+def test_growing_a_folder_keeps_finished_cells(digits, capsys):
     out, _ = digits
     before = (out / "cells" / "dino-seed0" / "result.json").stat().st_mtime_ns
-    done = ssl_zoo_command(*DIGITS, "--methods", "dino", "--budget", "steps=30", "--seeds", 2, "--out", out)
-    assert done.returncode == 0, done.stderr
+    assert run_here(*DIGITS, "--methods", "dino", "--budget", "steps=30", "--seeds", 2, "--out", out) == 0
     assert (out / "cells" / "dino-seed0" / "result.json").stat().st_mtime_ns == before
     rows = Results.load(out).rows
     assert [(row["label"], row["seed"]) for row in rows] == [
         *(("random", 0), ("dino", 0), ("byol", 0), ("moco", 0)),
         *(("random", 1), ("dino", 1)),
     ]
-    assert "finished before, kept" in done.stdout
+    assert "finished before, kept" in capsys.readouterr().out
 
 
-def test_another_bench_in_the_same_folder_is_refused_with_the_difference(digits):
+def test_another_bench_in_the_same_folder_is_refused_with_the_difference(digits, capsys):
     out, _ = digits
     kept = (out / "results.json").read_bytes()
-    done = ssl_zoo_command(*DIGITS, "--methods", "dino", "--budget", "steps=40", "--out", out)
-    assert done.returncode == 2
-    assert "steps: 30 there, 40 asked" in done.stderr
-    options = ssl_zoo_command(
-        *DIGITS, "--methods", "dino", "--budget", "steps=30", "--out", out, "--set", "dino.out_dim=64"
-    )
-    assert options.returncode == 2
-    assert "dino.out_dim: 2048 there, 64 asked" in options.stderr
+    command = [*DIGITS, "--executor", "inline", "--methods", "dino", "--out", out, "--budget"]
+    assert run_here(*command, "steps=40") == 2
+    assert "steps: 30 there, 40 asked" in capsys.readouterr().err
+    assert run_here(*command, "steps=30", "--set", "dino.out_dim=64") == 2
+    assert "dino.out_dim: 2048 there, 64 asked" in capsys.readouterr().err
     assert (out / "results.json").read_bytes() == kept
 
 
-def test_bench_yaml_reproduces_the_bench(digits, tmp_path):
+def test_bench_yaml_reproduces_the_bench(digits, tmp_path, capsys):
     out = tmp_path / "again"
-    done = ssl_zoo_command("bench", "--config", digits[0] / "bench.yaml", "--out", out, "--dry-run")
-    assert done.returncode == 0, done.stderr
+    assert run_here("bench", "--config", digits[0] / "bench.yaml", "--out", out, "--dry-run") == 0
     assert not out.exists()
-    assert "30 steps of 64 images" in done.stdout
+    assert "30 steps of 64 images" in capsys.readouterr().out
 
 
 def test_a_failed_cell_is_one_row_and_the_others_finish(tmp_path):
@@ -130,19 +123,8 @@ def test_a_failed_cell_is_one_row_and_the_others_finish(tmp_path):
         "            raise RuntimeError('no seventh step')\n"
         "        return super().forward(views, step)\n"
     )
-    done = ssl_zoo_command(
-        *DIGITS,
-        "--methods",
-        "broken",
-        "byol",
-        "--plugin",
-        plugin,
-        "--budget",
-        "steps=10",
-        "--out",
-        tmp_path / "run",
-    )
-    assert done.returncode == 1, done.stderr
+    command = [*DIGITS, "--methods", "broken", "byol", "--plugin", plugin, "--budget", "steps=10"]
+    assert run_here(*command, "--out", tmp_path / "run") == 1
     rows = {row["label"]: row for row in Results.load(tmp_path / "run").rows}
     assert {label: row["status"] for label, row in rows.items()} == {
         "random": "done",
@@ -171,35 +153,22 @@ def test_inline_equals_local(digits, tmp_path):
     assert results.to_csv().splitlines()[0] == ",".join(FIELDS)
 
 
-@pytest.fixture(scope="module")
-def some_of_cifar10(tmp_path_factory):
-    """The first images of the real one, as it is stored: embedding all of them takes longer than training."""
-    if "SSL_ZOO_DATA" not in os.environ:
-        pytest.skip("needs CIFAR-10: set SSL_ZOO_DATA")
-    folder = tmp_path_factory.mktemp("data") / "cifar10"
-    folder.mkdir()
-    for part, count in (("train", 10_000), ("test", 5_000)):
-        name = f"{part}-00000-of-00001.parquet"
-        table = pq.read_table(Path(os.environ["SSL_ZOO_DATA"], "cifar10", name))
-        pq.write_table(table.slice(0, count), folder / name)
-    return folder.parent
-
-
-def test_cifar10_trained_methods_beat_the_untrained_backbone(some_of_cifar10, own_cache, tmp_path):
-    done = ssl_zoo_command(
+@pytest.mark.skipif("SSL_ZOO_DATA" not in os.environ, reason="needs CIFAR-10: set SSL_ZOO_DATA")
+def test_cifar10_trained_methods_beat_the_untrained_backbone(tmp_path):
+    code = run_here(
         *("bench", "--methods", "dino", "byol", "moco", "--dataset", "cifar10", "--budget", "steps=175"),
         *("--batch-size", 128, "--backbone", "resnet8", "--set", "backbone.width=16", "run.threads=1"),
-        *("--data-dir", some_of_cifar10, "--out", tmp_path / "run"),
+        *("--out", tmp_path / "run"),
     )
-    assert done.returncode == 0, done.stderr
+    assert code == 0
     results = Results.load(tmp_path / "run")
     scores = {row["label"]: row["knn_top1"] for row in results.rows}
     assert all(scores[label] > scores["random"] + 0.015 for label in ("dino", "byol", "moco")), scores
     assert any("JPEG" in note for note in results.bench["notes"])
     splits = json.loads((tmp_path / "run" / "splits.json").read_text())
     assert (splits["pretrain"]["images"], splits["train"]["images"], splits["test"]["images"]) == (
-        9_000,
+        45_000,
+        50_000,
         10_000,
-        5_000,
     )
     assert {row["images_seen"] for row in results.rows[1:]} == {175 * 128}

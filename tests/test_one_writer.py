@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from made_command import DIGITS, run_here, ssl_zoo_command
+from made_command import DIGITS, run_here
 
 from ssl_zoo.bench.cells import read_result
 from ssl_zoo.bench.lock import one_writer
@@ -74,9 +74,11 @@ def test_a_damaged_result_is_no_result(tmp_path, caplog):
     assert "is damaged" in caplog.text
 
 
-def test_what_may_pass_is_tried_again(tmp_path):
+def test_what_may_pass_is_tried_again(tmp_path, capsys):
     plugin = tmp_path / "moody_method.py"
     plugin.write_text(
+        "import os\n"
+        "import signal\n"
         "from pathlib import Path\n"
         "from ssl_zoo.registry import register_method\n"
         "from ssl_zoo.methods.byol import BYOL\n\n"
@@ -88,12 +90,14 @@ def test_what_may_pass_is_tried_again(tmp_path):
         "@register_method('moody')\n"
         "class Moody(BYOL):\n"
         "    def on_grads_ready(self, step):\n"
-        "        if step.index == 3 and step.total == 5 and tries() < 3:\n"
+        "        count = tries() if step.index == 3 and step.total == 5 else 3\n"
+        "        if count == 1:\n"
+        "            os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        if count == 2:\n"
         "            raise RuntimeError('not now')\n"
     )
     command = [*DIGITS, "--methods", "moody", "--plugin", plugin, "--budget", "steps=5"]
-    done = ssl_zoo_command(*command, "--out", tmp_path / "run", "--set", "run.max_restarts=2")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("starts again") == 2
+    assert run_here(*command, "--out", tmp_path / "run", "--set", "run.max_restarts=2") == 0
+    assert capsys.readouterr().out.count("starts again") == 2
     assert [row["status"] for row in Results.load(tmp_path / "run").rows] == ["done", "done"]
     assert (tmp_path / "tries").read_text() == "..."

@@ -187,7 +187,8 @@ Seconds until a command answers, and until a bench of the digits has taken its f
 
 {table(["command", "seconds"], waits)}
 Nearly all of that is importing torch and scikit-learn. On Linux a bench does so once, while it is
-planned: its cells are forked from the process that has."""
+planned: its cells are forked from the process that has.
+"""
 
 
 def learning(stored: Row) -> str:
