@@ -170,10 +170,17 @@ def read_result(place: Path) -> dict[str, Any]:
 
 def _differences(old: Shared, new: Shared) -> list[str]:
     return [
-        f"{f}: {getattr(old, f)} there, {getattr(new, f)} asked"
+        f"{f}: {_written(getattr(old, f))} there, {_written(getattr(new, f))} asked"
         for f in Shared.model_fields
         if getattr(old, f) != getattr(new, f)
     ]
+
+
+def _written(value: Any) -> str:
+    """A field as it is given on the command line."""
+    return (
+        " ".join(f"{name}={item}" for name, item in value.items()) if isinstance(value, dict) else f"{value}"
+    )
 
 
 def _option_differences(old: Cell, new: Cell) -> list[str]:
