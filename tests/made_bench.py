@@ -101,7 +101,10 @@ def write_bench(folder: Path, results: dict[str, Any], cells: bool = True) -> Pa
     if cells:
         (folder / "plan.json").write_text(json.dumps({"cells": [PLANNED]}))
         (folder / "environment.json").write_text(json.dumps({"python": "3.11.0", "cpu": "an imaginary one"}))
-        splits = {"pretrain": {"images": 11_520, "source": "train"}, "test": {"images": 2_000, "reads": 1}}
+        splits = {
+            "pretrain": {"images": 11_520, "source": "train"},
+            "test": {"images": 400, "labelled": True, "reads": 1},
+        }
         (folder / "splits.json").write_text(json.dumps(splits))
         for row in results["rows"]:
             if row["label"] != "random":

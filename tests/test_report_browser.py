@@ -68,7 +68,7 @@ def test_sections_stand_in_order_and_folds_open_by_keyboard(page):
         "The data behind this page",
     ]
     told = page.run("document.body.innerText")
-    assert told.index("The leader is dino") < told.index("Scores")
+    assert told.index("At equal images dino is") < told.index("Scores")
     assert page.run("document.querySelectorAll('details[open]').length") == 0
     assert page.run(DRAWN) == 2  # what is folded is not drawn yet
     page.run("document.querySelector('#curves summary').focus()")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_zoo.draws import permutation
+from ssl_zoo.draws import sample
 
 MOST_POINTS = 1000
 _DENOISED = 50  # principal components that t-SNE starts from, as its authors do
@@ -24,7 +24,7 @@ class Projection(NamedTuple):
 
 def map_index(images: int) -> Tensor:
     """Which of `images` stand on a map: int64 positions in order, the same for every encoder."""
-    return permutation(images, 0)[:MOST_POINTS].sort().values
+    return sample(torch.arange(images), MOST_POINTS).sort().values
 
 
 def project(x: Tensor) -> Projection:

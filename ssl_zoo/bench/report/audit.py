@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from ssl_zoo.bench.cells import FINISHED
 from ssl_zoo.bench.report.summaries import TITLES, Row
 from ssl_zoo.bench.report.words import budget as in_words
-from ssl_zoo.bench.report.words import count, is_number, points, quantity, scaled
+from ssl_zoo.bench.report.words import count, is_number, points, quantity, scaled, times
 
 _AUDITED = {
     "dataset": "Dataset",
@@ -141,7 +141,7 @@ def _ratio(name: str, rows: Sequence[Row]) -> str:
     means = _means(name, rows).values()
     if len(means) < 2 or min(means) <= 0 or (ratio := max(means) / min(means)) < 1.005:
         return ""
-    return f"{ratio:.2f}x" if ratio < 1.1 else f"{ratio:.1f}x"
+    return f"{ratio:.2f}x" if ratio < 1.1 else times(ratio)
 
 
 def _from_budget(name: str, rows: Sequence[Row], bench: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ssl_zoo.bench.cells import FINISHED
 from ssl_zoo.bench.report.noise import evaluation_noise
+from ssl_zoo.bench.report.sources import Sources
 from ssl_zoo.bench.report.summaries import (
     SEEDS_TO_RANK,
     TITLES,
@@ -107,7 +108,7 @@ def finding(bench: Mapping[str, Any], summaries: Sequence[Summary], folder: Path
     metric = TITLES.get(primary, primary)
     around = [tuned(bench).capitalize(), _gains(methods, metric), *_against(summaries, methods)]
     context = " ".join(f"{part}." for part in around if part)
-    noise = evaluation_noise(folder, primary, reference, others) if folder else ""
+    noise = evaluation_noise(Sources(folder, bench), primary, reference, others) if folder else ""
     if not others:
         return Finding(f"only {reference.label} has a score: there is nothing to rank", noise, context)
     pairs, more = compare(bench, summaries), _more_seeds(bench, folder)

@@ -13,7 +13,7 @@ from ssl_zoo.bench.report.audit import audit, broken_equalities, written
 from ssl_zoo.bench.report.comparison import finding
 from ssl_zoo.bench.report.confusion import Confusions, confusions
 from ssl_zoo.bench.report.maps import Maps, maps, sheet
-from ssl_zoo.bench.report.provenance import facts, load_json, provenance
+from ssl_zoo.bench.report.provenance import facts, few_labels, load_json, provenance
 from ssl_zoo.bench.report.sources import Sources
 from ssl_zoo.bench.report.summaries import LABEL_FREE, TITLES, primary_of, remarks, summary
 from ssl_zoo.bench.report.table import MISSING, grid, is_text
@@ -141,6 +141,7 @@ def _page(folder: Path, results: Mapping[str, Any], room: int) -> dict[str, Any]
         "has_scores": bool(scores["data"]),
         "cost": cost,
         "broken": broken_equalities(rows, bench),
+        "few": few_labels(sources),
         "curves": curves,
         "prototypes": prototypes,
         "confused": confused,

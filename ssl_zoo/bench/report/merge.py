@@ -26,7 +26,14 @@ _EQUAL = {
     "precision": "precision",
     "primary_metric": "primary metric",
 }
-_PLANNED = ("fingerprint", "backbone", "knn_k", "knn_temperature")  # further terms that plan.json holds
+_PLANNED = (
+    "fingerprint",
+    "backbone",
+    "knn_k",
+    "knn_temperature",
+    "finetune",
+    "transfer",
+)  # further terms that plan.json holds
 _MACHINE = ("device", "threads")  # may differ: what they change is read from the rows
 
 

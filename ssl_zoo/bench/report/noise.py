@@ -9,6 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_zoo.bench.report.sources import Sources
 from ssl_zoo.bench.report.summaries import Summary
 from ssl_zoo.bench.report.words import count
 from ssl_zoo.bench.statistics import bootstrap_interval, wilson_interval
@@ -26,7 +27,7 @@ class _Right(NamedTuple):
     groups: NDArray[np.int64] | None
 
 
-def evaluation_noise(folder: Path, metric: str, reference: Summary, others: Sequence[Summary]) -> str:
+def evaluation_noise(sources: Sources, metric: str, reference: Summary, others: Sequence[Summary]) -> str:
     """Half widths of 95 % intervals over test images, in words; empty where no predictions were kept.
 
     Of each other method the difference to the reference, image by image (bootstrap, by group where images
@@ -35,7 +36,7 @@ def evaluation_noise(folder: Path, metric: str, reference: Summary, others: Sequ
     found = []
     for item in others or [reference]:
         seeds = sorted(item.by_seed.keys() & reference.by_seed.keys())
-        own, zero = _right(folder, item, seeds, metric), _right(folder, reference, seeds, metric)
+        own, zero = _right(sources, item, seeds, metric), _right(sources, reference, seeds, metric)
         if own is None or zero is None or own.share.shape != zero.share.shape:
             continue
         ends, how = _interval(own, zero if others else None)
@@ -61,8 +62,9 @@ def _interval(own: _Right, other: _Right | None) -> tuple[tuple[float, float] | 
     return bootstrap_interval(own.share, own.groups), f"bootstrap{by_group}"
 
 
-def _right(folder: Path, item: Summary, seeds: Sequence[int], metric: str) -> _Right | None:
-    files = [folder / "cells" / f"{item.label}-seed{seed}" / "predictions.npz" for seed in seeds]
+def _right(sources: Sources, item: Summary, seeds: Sequence[int], metric: str) -> _Right | None:
+    cells = [sources.cell({"label": item.label, "seed": seed}) for seed in seeds]
+    files = [cell / "predictions.npz" for cell in cells]
     if metric not in _PREDICTED or not files or not all(file.is_file() for file in files):
         return None
     try:
@@ -70,7 +72,7 @@ def _right(folder: Path, item: Summary, seeds: Sequence[int], metric: str) -> _R
         share = np.mean([right for right, _ in kept], axis=0)
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         logger.warning(
-            "predictions of %s in %s cannot be read, no noise is told: %s", item.label, folder, error
+            "predictions of %s in %s cannot be read, no noise is told: %s", item.label, sources.folder, error
         )
         return None
     return _Right(share, len(files), kept[0][1])

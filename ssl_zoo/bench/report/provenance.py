@@ -3,14 +3,17 @@
 import json
 import shlex
 from collections.abc import Iterator, Mapping
+from math import sqrt
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from ssl_zoo.bench.report.sources import Sources
-from ssl_zoo.bench.report.words import budget, count
+from ssl_zoo.bench.report.words import VIEWS, budget, count, tuned
+from ssl_zoo.data.splits import SELECTION_FROM
 
+_MANY = 1000  # test images; with fewer, a score of 50 % is known to no better than 3 points (95 %)
 _LONG_PLAN = 100_000  # characters; a longer one stays in its file
 
 Pairs = list[tuple[str, str]]
@@ -30,8 +33,6 @@ class Run(NamedTuple):
 def facts(bench: Mapping[str, Any]) -> Pairs:
     """What was equal for all rows, as the page's head names it."""
     size, seeds = bench.get("image_size"), bench.get("seeds") or []
-    views = {"recipe": "each method's own recipe", "shared": "the same two global crops for all"}
-    trials = (bench.get("tuning") or {}).get("trials") or 0
     named = {
         "Dataset": bench.get("dataset"),
         "Evaluated on": bench.get("eval_data"),
@@ -41,8 +42,8 @@ def facts(bench: Mapping[str, Any]) -> Pairs:
         "Image size": size and f"{size} px",
         "Batch size": bench.get("batch_size"),
         "Budget": budget(bench.get("budget") or {}),
-        "Views": views.get(bench.get("views", ""), bench.get("views")),
-        "Tuning": f"{trials} trials per method" if trials else "defaults, 0 tuning trials",
+        "Views": VIEWS.get(bench.get("views", "")),
+        "Tuning": tuned(bench),
         "Seeds": ", ".join(map(str, seeds)),
         "Precision": bench.get("precision"),
         "Device": bench.get("device"),
@@ -68,6 +69,21 @@ def provenance(sources: Sources, bench: Mapping[str, Any]) -> list[Run]:
             )
         )
     return runs
+
+
+def few_labels(sources: Sources) -> list[str]:
+    """A sentence for each part of the data that is too small to settle much."""
+    parts = load_json(next(iter(sources.runs.values())) / "splits.json")
+    found = []
+    for part, enough, what in (
+        ("train", SELECTION_FROM, "k and the linear probe were chosen by cross-validation on them"),
+        ("test", _MANY, "a score moves by {:.1f} points or so with another draw of them"),
+    ):
+        known = parts.get(part) or {}
+        if known.get("labelled") and known["images"] < enough:
+            images = known["images"]
+            found.append(f"only {count(images)} labelled {part} images: {what.format(98 / sqrt(images))}")
+    return found
 
 
 def load_json(file: Path) -> dict[str, Any]:
