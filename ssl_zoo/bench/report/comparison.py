@@ -22,6 +22,7 @@ from ssl_zoo.bench.report.words import VIEWS, p_value, percent, points, times, t
 from ssl_zoo.bench.statistics import Interval, holm, order_holds, paired_interval, paired_p
 
 _ALPHA = 0.05
+_PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 _EQUAL = {"epochs": "images", "images": "images", "steps": "images", "flops": "FLOPs", "seconds": "seconds"}
 
 
@@ -114,7 +115,9 @@ def finding(bench: Mapping[str, Any], summaries: Sequence[Summary], folder: Path
     pairs, more = compare(bench, summaries), _more_seeds(bench, folder)
     if not pairs:
         return Finding(f"{_too_few(reference, others)} ({more})", noise, context)
-    clauses = [_clause(pair, _unit(bench)) for pair in sorted(pairs, key=lambda pair: not pair.is_decided)]
+    clauses = [_ahead(pair, _unit(bench)) for pair in pairs if pair.is_decided]
+    if undecided := [pair for pair in pairs if not pair.is_decided]:
+        clauses.append(_undecided(undecided))
     short = [item.label for item in others if all(item is not pair.method for pair in pairs)]
     if short:
         clauses.append(f"too few seeds to rank {', '.join(short)} ({more})")
@@ -124,16 +127,25 @@ def finding(bench: Mapping[str, Any], summaries: Sequence[Summary], folder: Path
     return Finding(line, " ".join(part for part in basis if part), context)
 
 
-def _clause(pair: Comparison, unit: str) -> str:
-    """Who of two is above the other, or that nobody is: the interval holds zero, or does but for Holm."""
+def _ahead(pair: Comparison, unit: str) -> str:
+    """Who of two is above the other, and at what cost."""
     first, second = (item.label for item in pair.in_order)
-    size = f"{abs(pair.difference.mean):.1f} \N{PLUS-MINUS SIGN} {pair.difference.half_width or 0:.1f} points"
-    test, cost = f"({p_value(pair.p)}, {pair.seeds} seeds)", _cost(pair, unit)
-    if pair.is_decided:
-        return f"{first} is {size} above {second} {test}{cost}"
-    low, high = pair.difference.ends
-    why = "an interval that holds zero" if low <= 0 <= high else "which may be chance among so many methods"
-    return f"no winner between {first} and {second}: {size}, {why} {test}{cost and f', {first}{cost}'}"
+    size = f"{abs(pair.difference.mean):.1f} {_PLUS_MINUS} {pair.difference.half_width or 0:.1f} points"
+    return f"{first} is {size} above {second} ({p_value(pair.p)}, {pair.seeds} seeds){_cost(pair, unit)}"
+
+
+def _undecided(pairs: Sequence[Comparison]) -> str:
+    """Whom the reference cannot be told from: the intervals hold zero, or would but for Holm."""
+    sizes = ", ".join(
+        f"{pair.method.label} ({points(pair.difference.mean)} {_PLUS_MINUS} "
+        f"{pair.difference.half_width or 0:.1f} points, {p_value(pair.p)}, {pair.seeds} seeds)"
+        for pair in pairs
+    )
+    if not all(low <= 0 <= high for low, high in (pair.difference.ends for pair in pairs)):
+        why = "which may be chance among so many methods"
+    else:
+        why = "an interval that holds zero" if len(pairs) == 1 else "intervals that hold zero"
+    return f"no winner between {pairs[0].reference.label} and {sizes}: {why}"
 
 
 def _equal(bench: Mapping[str, Any], methods: Sequence[Summary]) -> str:

@@ -138,12 +138,6 @@ def scored(summaries: Sequence[Summary]) -> list[Summary]:
     return [item for item in summaries if item.by_seed and not item.is_reference]
 
 
-def can_rank(summaries: Sequence[Summary]) -> bool:
-    """Whether all methods with a score share at least three seeds, so that a best one may be named."""
-    seeds = [set(item.by_seed) for item in scored(summaries)]
-    return bool(seeds) and len(set.intersection(*seeds)) >= SEEDS_TO_RANK
-
-
 def points_over(item: Summary, reference: Summary) -> float:
     """The primary metric's mean over seeds in points over a reference."""
     return 100 * (fmean(item.by_seed.values()) - fmean(reference.by_seed.values()))

@@ -21,7 +21,6 @@ from ssl_zoo.bench.report.summaries import (
     TITLES,
     Summary,
     are_unlabelled,
-    can_rank,
     primary_of,
     remarks,
     summary,
@@ -54,7 +53,8 @@ class Grid(NamedTuple):
 
 
 def grid(bench: Mapping[str, Any], summaries: Sequence[Summary]) -> Grid:
-    """The table's cells: scores in percent, differences in points, best of a column only from three seeds on.
+    """The table's cells: scores in percent, differences in points, best of a column only where a
+    difference is decided.
 
     From three seeds on, the differences to the reference method have columns too. Where nothing has labels,
     what is measured without them takes the place of the scores.
@@ -63,7 +63,7 @@ def grid(bench: Mapping[str, Any], summaries: Sequence[Summary]) -> Grid:
     pairs = {pair.method.label: pair for pair in compare(bench, summaries)}
     asked = [metric for metric in _ASKED if any(metric in item.scores for item in summaries)]
     best = {}
-    if can_rank(summaries):
+    if any(pair.is_decided for pair in pairs.values()):
         for metric in [*metrics, *asked]:
             best[metric] = max((s.scores[metric].mean for s in summaries if metric in s.scores), default=None)
 
