@@ -59,6 +59,7 @@ def test_sections_stand_in_order_and_folds_open_by_keyboard(page):
         "More, folded",
         "Loss and diagnostics",
         "Audit: what was equal, and what was not",
+        "More scores",
         "Classes: accuracy and confusion",
         "Nearest neighbours",
         "Map of the features",

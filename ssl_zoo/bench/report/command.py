@@ -11,7 +11,6 @@ from ssl_zoo.bench.results import Results
 from ssl_zoo.files import write_text
 
 Format = Literal["html", "md", "csv", "latex"]
-_TABLES = {"md": to_markdown, "csv": to_csv_table, "latex": to_latex}
 
 
 def report_runs(runs: Sequence[Path], kind: Format, out: Path | None, progress: Progress) -> str | None:
@@ -34,7 +33,11 @@ def report_runs(runs: Sequence[Path], kind: Format, out: Path | None, progress: 
         progress.show(results)
         return None
     results = Results.load(runs[0]) if len(runs) == 1 else merge(runs, Path())
-    table = _TABLES[kind](results.as_dict())
+    here = results.folder if len(runs) == 1 else None
+    if kind == "csv":
+        table = to_csv_table(results.as_dict())
+    else:
+        table = (to_markdown if kind == "md" else to_latex)(results.as_dict(), here)
     if out is None:
         return table
     write_text(out, table)

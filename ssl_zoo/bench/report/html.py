@@ -13,6 +13,7 @@ from ssl_zoo.bench.report.audit import audit, broken_equalities, written
 from ssl_zoo.bench.report.comparison import finding
 from ssl_zoo.bench.report.confusion import Confusions, confusions
 from ssl_zoo.bench.report.maps import Maps, maps, sheet
+from ssl_zoo.bench.report.more_scores import more_scores
 from ssl_zoo.bench.report.provenance import facts, few_labels, load_json, provenance
 from ssl_zoo.bench.report.sources import Sources
 from ssl_zoo.bench.report.summaries import LABEL_FREE, TITLES, primary_of, remarks, summary
@@ -144,6 +145,8 @@ def _page(folder: Path, results: Mapping[str, Any], room: int) -> dict[str, Any]
         "few": few_labels(sources),
         "curves": curves,
         "prototypes": prototypes,
+        "labels": labels,
+        "more_scores": more_scores(rows, labels),
         "confused": confused,
         "mapped": mapped,
         "sheet": sheet(sources) if shown and room and mapped else None,
