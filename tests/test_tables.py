@@ -8,7 +8,7 @@ import pytest
 from made_bench import Page, made_up_results, made_up_row, made_up_rows, terminal
 
 from ssl_zoo.bench.report import results_table, to_csv_table, to_latex, to_markdown
-from ssl_zoo.bench.report.words import budget, points, reason, scaled
+from ssl_zoo.bench.report.words import budget, points, reason, scaled, tuned
 
 
 def test_terminal_table_marks_the_best_from_three_seeds_on():
@@ -163,6 +163,13 @@ def test_words():
     assert scaled(3 * 2**28, "B", base=1024) == "768 MiB"
     assert scaled(0, "B") == "0 B"
     assert reason(None, "stopped") == "run the same command again to finish it"
+
+
+def test_options_that_are_not_defaults_are_named():
+    bench = {"budget": {"epochs": 1}, "given": {"dino-sharp": ["centering", "optim"]}}
+    assert tuned(bench) == "defaults but for dino-sharp (centering, optim), 0 tuning trials"
+    assert tuned({"budget": {"epochs": 1}}) == "defaults, 0 tuning trials"
+    assert tuned(bench | {"tuning": {"trials": 4}}) == "4 tuning trials per method"
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,7 @@ def _terms(config: BenchConfig, planned: Plan) -> dict[str, Any]:
         "image_size": shared.image_size,
         "batch_size": shared.batch_size,
         "budget": shared.budget,
+        "given": {entry.label: sorted(entry.options) for entry in config.methods if entry.options},
         "steps": {cell.label: cell.steps for cell in planned.cells if cell.steps},
         "views": shared.views,
         "primary_metric": shared.primary_metric,

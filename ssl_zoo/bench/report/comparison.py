@@ -107,7 +107,8 @@ def finding(bench: Mapping[str, Any], summaries: Sequence[Summary], folder: Path
     reference, primary = _reference(bench, methods), primary_of(bench)
     others = [item for item in methods if item is not reference]
     metric = TITLES.get(primary, primary)
-    around = [tuned(bench).capitalize(), _gains(methods, metric), *_against(summaries, methods)]
+    how = tuned(bench)
+    around = [how[:1].upper() + how[1:], _gains(methods, metric), *_against(summaries, methods)]
     context = " ".join(f"{part}." for part in around if part)
     noise = evaluation_noise(Sources(folder, bench), primary, reference, others) if folder else ""
     if not others:

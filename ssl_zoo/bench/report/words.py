@@ -81,7 +81,9 @@ def tuned(bench: Mapping[str, Any]) -> str:
     trials = (bench.get("tuning") or {}).get("trials", 0)
     if trials:
         return f"{count(trials)} tuning trial{'s' * (trials != 1)} per method"
-    return "defaults, 0 tuning trials" if bench.get("budget") else ""
+    given = ", ".join(f"{label} ({', '.join(names)})" for label, names in (bench.get("given") or {}).items())
+    own = f" but for {given}" if given else ""
+    return f"defaults{own}, 0 tuning trials" if bench.get("budget") else ""
 
 
 def reason(error: str | None, status: str) -> str:
