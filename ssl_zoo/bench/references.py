@@ -16,7 +16,7 @@ from ssl_zoo.data.datasets import Split
 from ssl_zoo.data.loading import fitted_images
 from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.data.splits import Roles
-from ssl_zoo.draws import permutation
+from ssl_zoo.draws import sample
 from ssl_zoo.evaluation.encoder import Encoder, frozen_encoder
 from ssl_zoo.evaluation.features import to_input
 
@@ -53,7 +53,7 @@ def as_given(cell: Cell, parts: Roles, device: torch.device) -> Encoder:
 def _principal_components(cell: Cell, split: Split) -> Encoder:
     """PCA of the images (scikit-learn), shrunk to 32 px at most, as a linear backbone of up to 128 units."""
     size = cell.shared.image_size
-    chosen = permutation(len(split), 0)[:_PCA_IMAGES]
+    chosen = sample(torch.arange(len(split)), _PCA_IMAGES)
     most = min(_PCA_DIM, len(chosen), 3 * min(size, MOST_SIDE) ** 2)
     backbone = Linear(size, out_dim=most)
     batches = (fitted_images(split.images, part, size) for part in torch.split(chosen, 500))

@@ -17,9 +17,6 @@ def selection_curve(
     if splits is None:
         return None
     bank, queries = splits
-    assert bank.labels is not None
-    if bank.labels.min() == bank.labels.max():
-        return None
     return partial(curve_scores, bank=bank, queries=queries, image_size=image_size, workers=workers)
 
 
