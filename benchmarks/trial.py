@@ -81,7 +81,9 @@ def execute(run: Run) -> dict[str, Any]:
     size = pretrain.largest_side
     default = method_class(run.method).Config()
     config = configure(run, default, size, grey=pretrain.grey, flip=dataset.flip).for_data(len(pretrain))
-    cost = measure(_build(run, config, size), pretrain, torch.device("cpu"), "fp32", run.batch_size)
+    cost = measure(
+        _build(run, config, size), pretrain, torch.device("cpu"), "fp32", run.batch_size, threads=1
+    )
     method, began = _build(run, config, size), time.process_time()
     try:
         fitted = fit(

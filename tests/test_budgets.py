@@ -38,7 +38,7 @@ def test_flops_of_a_large_step_are_told_by_small_ones(name):
     optimizer = create_optimizer(method.param_groups(), method.config.optim)
     with FlopCounterMode(display=False) as counter:
         train_step(method, method, optimizer, views, Step(0, 10))
-    cost = measure(digits_method(name), split, CPU, "fp32", 112)
+    cost = measure(digits_method(name), split, CPU, "fp32", 112, threads=1)
     assert cost.step.flops == counter.get_total_flops() > 0
     assert cost.step.seconds > 0
 
@@ -72,8 +72,8 @@ def test_equal_flops_give_each_method_its_own_steps(tmp_path, data_dir):
 
 def test_a_bench_that_goes_on_keeps_the_steps_that_its_seconds_bought(tmp_path, data_dir, monkeypatch):
     def at(seconds):
-        def measured(method, split, device, precision, batch_size, *, calibrate=False):
-            cost = measure(method, split, device, precision, batch_size)
+        def measured(method, split, device, precision, batch_size, *, threads, calibrate=False):
+            cost = measure(method, split, device, precision, batch_size, threads=threads)
             return cost._replace(step=StepCost(cost.step.flops, seconds if calibrate else 1e9))
 
         monkeypatch.setattr(sys.modules["ssl_zoo.bench.plan"], "measure", measured)

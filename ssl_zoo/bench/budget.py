@@ -35,9 +35,10 @@ def measure(
     precision: Precision,
     batch_size: int,
     *,
+    threads: int,
     calibrate: bool = False,
 ) -> Cost:
-    """Take real steps on images of `split` and say what one of `batch_size` costs.
+    """Take real steps on images of `split` with so many `threads` and say what one of `batch_size` costs.
 
     FLOPs by torch's counter in fp32, eager, with attention as plain matrix products: 2 per multiply-add,
     teacher included, elementwise operations and augmentation excluded. A step's FLOPs are a polynomial of
@@ -45,6 +46,22 @@ def measure(
     steps tell a large one's exactly. Seconds are scaled from a small step; with `calibrate` they are the
     median of three whole ones, views included, after one to warm up.
     """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return _measured(method, split, device, precision, batch_size, calibrate)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measured(
+    method: Method,
+    split: Split,
+    device: torch.device,
+    precision: Precision,
+    batch_size: int,
+    calibrate: bool,
+) -> Cost:
     method.to(device).to(memory_format=torch.channels_last).train()
     collate = MultiCropCollate(method.config.views)
     optimizer = create_optimizer(method.param_groups(), method.config.optim)

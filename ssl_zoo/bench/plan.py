@@ -89,6 +89,7 @@ def plan(config: BenchConfig, planned: Mapping[str, int] | None = None, *, trial
         transfer={name: other.fingerprint for name, other in open_transfer(others, data).items()},
     )
     wait_until_ready()
+    threads = config.run.threads or torch.get_num_threads()
     configs: dict[str, MethodConfig] = {}
     costs: dict[str, Cost] = {}
     steps: dict[str, int] = {}
@@ -97,7 +98,9 @@ def plan(config: BenchConfig, planned: Mapping[str, int] | None = None, *, trial
         """Measure `method`, of which `steps` can be paid."""
         precision: Precision = shared.precision  # type: ignore[assignment]
         calibrate = config.budget.seconds is not None and label not in planned
-        costs[label] = measure(method, split, device, precision, batch_size, calibrate=calibrate)
+        costs[label] = measure(
+            method, split, device, precision, batch_size, threads=threads, calibrate=calibrate
+        )
         steps[label] = planned.get(label) or config.budget.steps_for(
             len(parts.pretrain), batch_size, costs[label].step
         )
@@ -152,7 +155,7 @@ def plan(config: BenchConfig, planned: Mapping[str, int] | None = None, *, trial
             data=data,
             transfer=others,
             device=str(device),
-            threads=config.run.threads or torch.get_num_threads(),
+            threads=threads,
             workers=config.run.workers,
             compile=config.run.compile,
             checkpoint_seconds=config.run.checkpoint_seconds,
