@@ -58,7 +58,7 @@ def test_dump_reads_back_to_the_same():
         ({"budget": {"epochs": 3, "steps": 4}}, [], "exactly one of epochs, images, steps"),
         ({"budget": {"epochs": -1}}, [], "budget.epochs"),
         ({"batch_size": 1}, [], "batch_size"),
-        ({"seeds": 0}, [], "seeds"),
+        ({"seeds": 0}, [], "a number of seeds from 1 on"),
         ({"methods": ["byol", "byol"]}, [], "labels must differ"),
         ({"methods": [{"method": "byol", "label": "../x"}]}, [], "a label names a folder"),
         ({"methods": [{"method": "byol", "label": "random"}]}, [], "pixels label the references"),

@@ -153,7 +153,11 @@ class BenchConfig(Section):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_or_list(cls, seeds: Any) -> Any:
-        return list(range(min(seeds, _MOST_SEEDS + 1))) if type(seeds) is int and seeds > 0 else seeds
+        if type(seeds) is not int:
+            return seeds
+        if seeds < 1:
+            raise ValueError("give a number of seeds from 1 on, or a list of them in a YAML file")
+        return list(range(min(seeds, _MOST_SEEDS + 1)))
 
     @model_validator(mode="after")
     def _complete(self) -> "BenchConfig":
