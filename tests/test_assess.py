@@ -72,7 +72,7 @@ def run(tmp_path_factory, data_dir):
         noting(patch, runner, "_save_views")
         for module, names in (
             ("ssl_zoo.evaluation.predict", ("choose_k", "choose_c", "linear_probe")),
-            ("ssl_zoo.evaluation", ("low_shot", "cluster", "map_at_r")),
+            ("ssl_zoo.evaluation.scores", ("low_shot", "cluster", "map_at_r")),
         ):
             for name in names:
                 noting(patch, sys.modules[module], name)

@@ -30,7 +30,7 @@ def digits_method(name):
     return ssl_zoo.create_method(name, ssl_zoo.create_backbone("resnet8", 16, width=8))
 
 
-@pytest.mark.parametrize("name", ssl_zoo.list_methods())
+@pytest.mark.parametrize("name", ["dino", "byol", "moco"])
 def test_flops_of_a_large_step_are_told_by_small_ones(name):
     split = ssl_zoo.create_dataset("digits").split("pretrain")
     method = digits_method(name)

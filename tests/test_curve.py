@@ -31,7 +31,7 @@ def logged(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", ssl_zoo.list_methods())
+@pytest.mark.parametrize("name", ["dino", "byol", "moco"])
 def test_weights_are_the_same_bits_with_a_curve_and_without(name, parts, tmp_path):
     curve = selection_curve(parts, 16, None)
     with_curve = train(parts, tmp_path / "with", name, curve, curve_steps=curve_steps(6, 3))

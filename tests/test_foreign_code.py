@@ -77,7 +77,10 @@ def test_a_checkpoint_that_would_act_is_not_used(evil, tmp_path, caplog) -> None
     file.rename(folder / "checkpoint.pt")
     method = create_backbone("resnet8", width=8)
     with caplog.at_level(logging.WARNING):
-        assert Checkpoint(folder, {"seed": 0}).load(method, torch.optim.SGD(method.parameters())) == (0, 0.0)
+        assert Checkpoint(folder, {"seed": 0}).load(method, torch.optim.SGD(method.parameters())) == (
+            0,
+            (0.0, 0.0),
+        )
     assert "checkpoint.pt is damaged" in caplog.text
     assert not mark.exists()
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import yaml
 from hypothesis import strategies as st
 
-from ssl_zoo.bench.config import BenchConfig, DataConfig, EvaluationConfig, RunConfig
+from ssl_zoo.bench.config import BenchConfig, DataConfig, EvaluationConfig, RunConfig, TuningConfig
+from ssl_zoo.budget import Budget
 from ssl_zoo.cli import main
 from ssl_zoo.registry import list_methods
 
@@ -26,7 +27,8 @@ SECTIONS = {
     "data": [*DataConfig.model_fields],
     "evaluation": [*EvaluationConfig.model_fields],
     "run": [*RunConfig.model_fields],
-    "budget": ["epochs", "images", "steps"],
+    "tuning": [*TuningConfig.model_fields],
+    "budget": [*Budget.model_fields],
     "report": ["images"],
 }
 KNOWN = {*BenchConfig.model_fields, *SECTIONS, *chain(*SECTIONS.values()), *list_methods()}
@@ -47,6 +49,11 @@ WRONG: dict[str, list[Any]] = {  # values that no field of this path takes
     "budget.epochs": [0, -1, "x", [], float("nan"), float("inf"), -float("inf")],
     "budget.images": [0, -1, 1.5, "x", []],
     "budget.steps": [0, -1, 1.5, "x", []],
+    "budget.flops": [0, -1, 10, "x", [], float("nan"), float("inf")],
+    "budget.seconds": [0, -1, 1e-9, "x", [], float("nan"), float("inf")],
+    "references": [3, "pixels", None, [3], ["random"], ["pixels", "pixels"], {}],
+    "tuning": [3, [], "yes", None],
+    "tuning.trials": [-1, 1.5, "many", None, [], 10**6],
     "seeds": [None, 0, -1, 1.5, True, "x", [], {}, ["x"], [-1], [2**63], [0, 0], 10**12, 2000],
     "views": _CHOICE,
     "data": [3, [], "here"],
@@ -61,6 +68,9 @@ WRONG: dict[str, list[Any]] = {  # values that no field of this path takes
     "evaluation.knn_temperature": [0, -1, "hot", None, [], float("nan"), float("inf")],
     "evaluation.primary_metric": _CHOICE,
     "evaluation.finetune": [3, "perhaps", None, []],
+    "evaluation.reference": [3, [], {}, "nobody", ""],
+    "evaluation.curve": [-1, 1.5, "many", None, [], 1000],
+    "evaluation.transfer": [3, "digits", None, [3], {}, ["nowhere"]],
     "run": [3, [], "fast", None],
     "run.device": [3, None, [], "gpu", "cuda:99", "cpu:1", "meta"],
     "run.precision": _CHOICE,

@@ -24,7 +24,6 @@ from ssl_zoo.bench.plan import Plan, plan
 from ssl_zoo.bench.progress import Progress
 from ssl_zoo.bench.results import Results, collect
 from ssl_zoo.bench.tuning import tune
-from ssl_zoo.errors import unknown
 from ssl_zoo.files import write_text
 from ssl_zoo.spare import spare
 
@@ -169,12 +168,13 @@ def _terms(config: BenchConfig, planned: Plan) -> dict[str, Any]:
 
 
 def _growing(config: BenchConfig, cells: list[Cell]) -> dict[str, Any]:
-    """What more cells in the same folder add to. Raises ValueError for a reference that is no method here."""
+    """What more cells in the same folder add to."""
     methods = list(dict.fromkeys(cell.label for cell in cells if cell.method is not None))
-    reference = config.evaluation.reference or methods[0]
-    if reference not in methods:
-        raise unknown("evaluation.reference", reference, methods)
-    return {"seeds": sorted({cell.seed for cell in cells}), "methods": methods, "reference": reference}
+    return {
+        "seeds": sorted({cell.seed for cell in cells}),
+        "methods": methods,
+        "reference": config.evaluation.reference or methods[0],
+    }
 
 
 def _write_context(folder: Path, config: BenchConfig, planned: Plan) -> None:

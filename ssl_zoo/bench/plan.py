@@ -20,7 +20,7 @@ from ssl_zoo.data.augment import adapt
 from ssl_zoo.data.datasets import Dataset, Split, create_dataset
 from ssl_zoo.data.splits import Roles, evaluated_on, roles
 from ssl_zoo.draws import seed_from
-from ssl_zoo.errors import explain, shortened
+from ssl_zoo.errors import explain, shortened, unknown
 from ssl_zoo.evaluation.encoder import frozen_encoder
 from ssl_zoo.method import Augment, Method, MethodConfig, ViewSpec
 from ssl_zoo.nets import Backbone, TokenBackbone
@@ -51,6 +51,9 @@ def plan(config: BenchConfig, planned: Mapping[str, int] | None = None, *, trial
     selection images, without references beside them.
     """
     planned = planned or {}
+    compared = [*planned, *(entry.label for entry in config.methods)]
+    if config.evaluation.reference not in (None, *compared) and not trials:
+        raise unknown("evaluation.reference", str(config.evaluation.reference), dict.fromkeys(compared))
     source, data = _absolute(config.dataset), _absolute_data(config.data)
     dataset = open_dataset(source, data)
     parts = roles(dataset)

@@ -18,8 +18,8 @@ def open_transfer(sources: Mapping[str, str], data: DataConfig) -> dict[str, Rol
     opened = {}
     for name, source in sources.items():
         how = data if ":" in source else DataConfig()  # a public data set needs no reading
-        parts = roles(create_dataset(source, data.dir, on_bad_image=how.on_bad_image, window=how.window))
         try:
+            parts = roles(create_dataset(source, data.dir, on_bad_image=how.on_bad_image, window=how.window))
             check_labelled(parts.train, parts.test)
         except ValueError as error:
             raise ValueError(f"evaluation.transfer: {name}: {error}") from error
