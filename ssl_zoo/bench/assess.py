@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2.functional import to_pil_image
 from torchvision.utils import make_grid
 
+from ssl_zoo.bench.cells import PREDICTIONS
 from ssl_zoo.bench.maps import save_map
 from ssl_zoo.bench.plan import SHARED_VIEWS
 from ssl_zoo.data.augment import adapt
@@ -72,7 +73,7 @@ def assess(
         knn_temperature=knn_temperature,
     )
     if predictions is not None and test_y is not None:
-        _save_predictions(predictions, test_y, parts.test.groups, folder / "predictions.npz")
+        _save_predictions(predictions, test_y, parts.test.groups, folder / PREDICTIONS)
     views = adapt(SHARED_VIEWS, encoder.image_size, grey=parts.test.grey, flip=flip)
     scores["alignment"] = view_alignment(encoder, parts.test, views, workers=workers)
     _save_neighbours(test_x, parts.test, folder / "neighbours.png")

@@ -15,6 +15,7 @@ Emit = Callable[[dict[str, Any]], None]  # takes what a cell says while it runs
 
 logger = logging.getLogger(__name__)
 
+PREDICTIONS = "predictions.npz"  # of a cell: what its classifiers told of the test images
 FINISHED = ("done", "collapsed")  # statuses of a cell with a result, which a collapse is; stopped is none
 
 
@@ -81,7 +82,12 @@ class Cell(BaseModel):
 
     @property
     def folder(self) -> str:
-        return f"{self.label}-seed{self.seed}"
+        return cell_name(self.label, self.seed)
+
+
+def cell_name(label: str, seed: int) -> str:
+    """The name of a cell's folder."""
+    return f"{label}-seed{seed}"
 
 
 def read_plan(folder: Path) -> list[Cell]:

@@ -12,7 +12,7 @@ import torch
 
 from ssl_zoo.bench import slug
 from ssl_zoo.bench.assess import assess
-from ssl_zoo.bench.cells import Cell
+from ssl_zoo.bench.cells import Cell, cell_name
 from ssl_zoo.bench.config import DataConfig, EvaluationConfig
 from ssl_zoo.bench.plan import open_dataset, short_name
 from ssl_zoo.bench.progress import Progress
@@ -69,7 +69,7 @@ def evaluate_run(
     rows: list[dict[str, Any]] = []
     for trained in found:
         row = {**dict.fromkeys(FIELDS), **trained.row}
-        cell = folder / "cells" / f"{row['label']}-seed{row['seed']}"
+        cell = folder / "cells" / cell_name(row["label"], row["seed"])
         cell.mkdir(parents=True, exist_ok=True)
         encoder = load_encoder(trained.file).to(place)
         asked = trained.cell.shared if trained.cell else EvaluationConfig()

@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ssl_zoo.bench.cells import PREDICTIONS
 from ssl_zoo.bench.maps import MAP
 from ssl_zoo.bench.report.figures import Figure, in_plotly, title
 from ssl_zoo.bench.report.sources import Arrays, Sources, read_arrays
 from ssl_zoo.bench.report.summaries import Row
 
-PREDICTIONS = "predictions.npz"
 MOST_DRAWN = 20  # classes of a heat map
 _MOST_LISTED = 50  # classes in the table
 _PAIRS = 10

@@ -7,8 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ssl_zoo.bench.cells import cell_name
 from ssl_zoo.bench.report.provenance import load_json
-from ssl_zoo.bench.report.sources import Sources, cell_name
+from ssl_zoo.bench.report.sources import Sources
 from ssl_zoo.bench.report.summaries import is_reference
 from ssl_zoo.bench.results import Results
 
@@ -53,7 +54,7 @@ def merge(runs: Sequence[Path], out: Path) -> Results:
     for results in loaded:
         sources = Sources(results.folder, results.bench)
         for row in results.rows:
-            name = cell_name(row)
+            name = cell_name(row["label"], row["seed"])
             if name not in rows:
                 rows[name], owners[name] = row, results
                 homes.setdefault(_from(out, sources.home(row)), []).append(name)

@@ -9,6 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_zoo.bench.cells import PREDICTIONS
 from ssl_zoo.bench.report.sources import Sources
 from ssl_zoo.bench.report.summaries import Summary
 from ssl_zoo.bench.report.words import count
@@ -64,7 +65,7 @@ def _interval(own: _Right, other: _Right | None) -> tuple[tuple[float, float] | 
 
 def _right(sources: Sources, item: Summary, seeds: Sequence[int], metric: str) -> _Right | None:
     cells = [sources.cell({"label": item.label, "seed": seed}) for seed in seeds]
-    files = [cell / "predictions.npz" for cell in cells]
+    files = [cell / PREDICTIONS for cell in cells]
     if metric not in _PREDICTED or not files or not all(file.is_file() for file in files):
         return None
     try:

@@ -8,6 +8,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from ssl_zoo.bench.cells import cell_name
 from ssl_zoo.bench.report.summaries import Row
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -27,16 +28,11 @@ class Sources:
 
     def home(self, row: Row) -> Path:
         """The bench that a row comes from."""
-        return self._homes.get(cell_name(row), self.folder)
+        return self._homes.get(cell_name(row["label"], row["seed"]), self.folder)
 
     def cell(self, row: Row) -> Path:
         """The folder of a row's cell."""
-        return self.home(row) / "cells" / cell_name(row)
-
-
-def cell_name(row: Row) -> str:
-    """The name of a row's cell, which is that of its folder."""
-    return f"{row['label']}-seed{row['seed']}"
+        return self.home(row) / "cells" / cell_name(row["label"], row["seed"])
 
 
 def read_arrays(file: Path) -> Arrays:
