@@ -28,10 +28,15 @@ def tune(
         for entry in config.methods
         for number, drawn in enumerate(trials[entry.label])
     ]
-    alone = {"methods": entries, "seeds": [TRIAL_SEED], "references": [], "frozen": []}
-    planned = plan(
-        config.model_copy(update={**alone, "tuning": TuningConfig()}), planned_steps(folder), trials=True
-    )
+    alone = {
+        "methods": entries,
+        "seeds": [TRIAL_SEED],
+        "references": [],
+        "frozen": [],
+        "tuning": TuningConfig(),
+        "evaluation": config.evaluation.model_copy(update={"transfer": []}),  # no trial would look at them
+    }
+    planned = plan(config.model_copy(update=alone), planned_steps(folder), trials=True)
     if not planned.roles.folds:
         raise ValueError("tuning.trials needs labels to choose by; set it to 0, or give --labels")
     write_plan(folder, planned.cells)
