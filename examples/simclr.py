@@ -12,7 +12,7 @@ import torch
 from lightly.models.modules import SimCLRProjectionHead
 from pytorch_metric_learning.losses import NTXentLoss
 
-from ssl_zoo import Augment, ViewSpec, register_method
+from ssl_zoo import Augment, ViewSpec, ranks, register_method
 from ssl_zoo.method import Method, MethodConfig, Step, StepOutput, Views
 from ssl_zoo.nets import Backbone, Branch, each_view
 from ssl_zoo.optim import OptimConfig
@@ -47,7 +47,7 @@ class SimCLR(Method):
         return self.online.backbone
 
     def forward(self, views: Views, step: Step) -> StepOutput:
-        projected = each_view(self.online, views.global_crops).float()
+        projected = ranks.gather(each_view(self.online, views.global_crops).float(), 1)  # all GPUs' images
         images = torch.arange(projected.shape[1], device=projected.device)
         with torch.autocast(projected.device.type, enabled=False):  # losses are summed in float32
             loss = self.loss(projected.flatten(0, 1), images.repeat(len(projected)))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ssl_zoo import ranks
 from ssl_zoo.files import explained, replace_file
 
 logger = logging.getLogger(__name__)
@@ -29,12 +30,13 @@ class Spent(NamedTuple):
 class Checkpoint:
     """The folder of one run: `metrics.jsonl`, `checkpoint.pt` and the one before it, or nothing (None).
 
-    `run` says which training it is: a checkpoint of another one is refused.
+    `run` says which training it is: a checkpoint of another one is refused. All ranks read, the first writes.
     """
 
     def __init__(self, folder: Path | None, run: dict[str, Any]) -> None:
         self.folder = folder
         self.run = run
+        self._writes = folder is not None and ranks.index() == 0
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -57,8 +59,9 @@ class Checkpoint:
                 raise ValueError(f"{file} belongs to another run: {difference}; use another folder")
             method.load_state_dict(state["method"])
             optimizer.load_state_dict(state["optimizer"])
-            with metrics.open("r+b") as log:
-                log.truncate(state["metrics_bytes"])  # what was logged after it will be logged again
+            if self._writes:
+                with metrics.open("r+b") as log:
+                    log.truncate(state["metrics_bytes"])  # what was logged after it will be logged again
             if (here := _versions()) != state["versions"]:
                 logger.warning(
                     "%s was written with %s, here is %s: the run may end with other bits",
@@ -68,13 +71,15 @@ class Checkpoint:
                 )
             logger.info("continuing from step %d of %d", state["step"], self.run["total"])
             return state["step"], Spent(state["seconds"], state["data_seconds"])
-        metrics.write_bytes(b"")
+        if self._writes:
+            metrics.write_bytes(b"")
         return 0, Spent(0.0, 0.0)
 
     def save(self, method: nn.Module, optimizer: torch.optim.Optimizer, step: int, spent: Spent) -> None:
         """Write the checkpoint; the one before it stays beside it. Raises OSError when the disk is full."""
-        if self.folder is None:
+        if not self._writes:
             return
+        assert self.folder is not None
         state = {
             "run": self.run,
             "versions": _versions(),
@@ -90,8 +95,9 @@ class Checkpoint:
 
     def log(self, record: dict[str, float]) -> None:
         """Append a record to `metrics.jsonl`."""
-        if self.folder is None:
+        if not self._writes:
             return
+        assert self.folder is not None
         file = self.folder / "metrics.jsonl"
         try:
             with file.open("a") as log:

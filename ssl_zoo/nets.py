@@ -1,4 +1,4 @@
-"""What networks share: the backbone types, the branch of backbone and head, batch norm by groups."""
+"""What networks share: backbone types, the branch of backbone and head, batch norm by groups and ranks."""
 
 import math
 from abc import ABC, abstractmethod
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from ssl_zoo import ranks
 
 Head = TypeVar("Head", bound=nn.Module)
 
@@ -124,9 +126,11 @@ def feature_std(x: Tensor) -> Tensor:
     """Mean deviation of L2-normalised features `x` [N, D], times sqrt(D): 0 if constant, 1 if isotropic.
 
     From Chen & He 2021 (SimSiam), figure 2. Features with a common offset, as after a ReLU, lie below 1.
+    `x` is this rank's part of a batch.
     """
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    return F.normalize(x, dim=-1).std(dim=0, correction=0).mean() * math.sqrt(x.shape[1])
+    x = F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)
+    variance = ranks.mean((x - ranks.mean(x.mean(0))).square().mean(0))
+    return variance.sqrt().mean() * math.sqrt(x.shape[1])
 
 
 def groups_of_two_or_more(batch: int, groups: int) -> int:
@@ -138,14 +142,19 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over each of `groups` consecutive parts of the batch, as if they lay on several devices.
 
     Running statistics are the mean of the groups' (MoCo's SplitBatchNorm, colab-notebook branch); the parts
-    are slices of the batch, so channels_last stays as it is.
+    are slices of the batch, so channels_last stays as it is. Groups are those of the whole batch: ranks that
+    share it may hold several of them or a part of one.
     """
 
     groups: int = 1
 
     def forward(self, input: Tensor) -> Tensor:
-        groups = groups_of_two_or_more(input.shape[0], self.groups)
-        if not self.training or groups == 1:
+        groups = groups_of_two_or_more(input.shape[0] * ranks.count(), self.groups)
+        if not self.training:
+            return super().forward(input)
+        if ranks.count() > 1:
+            return _across_ranks(self, input, groups)
+        if groups == 1:
             return super().forward(input)
         stats = (self.running_mean, self.running_var) if self.track_running_stats else (None, None)
         means, variances = (None if s is None else s.repeat(groups, 1) for s in stats)
@@ -176,3 +185,71 @@ def group_batch_norms(module: nn.Module, groups: int) -> None:
         if type(norm) is nn.BatchNorm2d:
             norm.__class__ = GroupedBatchNorm2d
             norm.groups = groups  # type: ignore[assignment]
+
+
+class _AcrossRanks(_BatchNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        alone = not self.training or ranks.count() == 1
+        return super().forward(input) if alone else _across_ranks(self, input, 1)
+
+
+class BatchNorm1dAcrossRanks(_AcrossRanks, nn.BatchNorm1d):
+    """Batch norm of [B, C] or [B, C, L] with the statistics of all ranks' batches together."""
+
+
+class BatchNorm2dAcrossRanks(_AcrossRanks, nn.BatchNorm2d):
+    """Batch norm of [B, C, H, W] with the statistics of all ranks' batches together."""
+
+
+_ACROSS_RANKS: dict[type[_BatchNorm], type[_AcrossRanks]] = {
+    nn.BatchNorm1d: BatchNorm1dAcrossRanks,
+    nn.BatchNorm2d: BatchNorm2dAcrossRanks,
+}
+
+
+def join_batch_norms(module: nn.Module, device: torch.device) -> None:
+    """Make batch norms use the statistics of all ranks, in place; parameters and names stay.
+
+    torch's SyncBatchNorm on a GPU; it takes no tensor on a CPU, where torch's own sums over ranks serve.
+    Raises ValueError for a batch norm that is neither torch's BatchNorm1d or 2d nor grouped.
+    """
+    for parent in list(module.modules()):
+        for name, norm in parent.named_children():
+            if not isinstance(norm, _BatchNorm) or isinstance(norm, GroupedBatchNorm2d):
+                continue
+            if type(norm) not in _ACROSS_RANKS:
+                raise ValueError(
+                    f"{type(norm).__name__} normalises each rank's part of the batch by itself; train on one "
+                    "device, or take a backbone with torch's BatchNorm2d or without batch norm"
+                )
+            if device.type == "cuda":
+                setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(norm))  # type: ignore[no-untyped-call]
+            else:
+                norm.__class__ = _ACROSS_RANKS[type(norm)]
+
+
+def _across_ranks(norm: _BatchNorm, input: Tensor, groups: int) -> Tensor:
+    """Normalise [B, C, ...], this rank's part, by each of `groups` consecutive parts of all ranks' batch."""
+    x = input.to(torch.promote_types(input.dtype, torch.float32))
+    x = x.flatten(2) if x.ndim > 2 else x.unsqueeze(-1)
+    parts = torch.arange(len(x) * ranks.count(), device=x.device).tensor_split(groups)
+    sizes = x.new_tensor([[len(part) * x.shape[2]] for part in parts])
+    group = ranks.own(torch.cat([torch.full_like(part, i) for i, part in enumerate(parts)]))
+
+    def averaged(values: Tensor) -> Tensor:
+        sums = values.new_zeros(groups, values.shape[1]).index_add(0, group, values.sum(2))
+        return ranks.total(sums) / sizes
+
+    means = averaged(x)
+    x = x - means[group].unsqueeze(-1)
+    variances = averaged(x.square())
+    x = x * (variances + norm.eps).rsqrt()[group].unsqueeze(-1)
+    if norm.affine:
+        x = x * norm.weight.unsqueeze(-1) + norm.bias.unsqueeze(-1)
+    if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
+        with torch.no_grad():
+            unbiased = variances * (sizes / (sizes - 1))
+            norm.running_mean.lerp_(means.mean(0), norm.momentum or 0.0)
+            norm.running_var.lerp_(unbiased.mean(0), norm.momentum or 0.0)
+            norm.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+    return x.view(input.shape).to(input.dtype)

@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import torch
 from torch import nn
 
+from ssl_zoo import ranks
 from ssl_zoo.budget import Budget
 from ssl_zoo.checkpoint import Checkpoint, Spent, logged_records
 from ssl_zoo.data.collate import MultiCropCollate
@@ -18,9 +19,12 @@ from ssl_zoo.data.loading import train_views
 from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.draws import seed_from
 from ssl_zoo.method import Method, Step, StepOutput, Views
-from ssl_zoo.nets import Backbone
+from ssl_zoo.nets import Backbone, join_batch_norms
 from ssl_zoo.optim import OptimConfig, clip_gradients, create_optimizer, set_schedule
 from ssl_zoo.watch import Clock, Watch, require_finite
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Precision = Literal["fp32", "bf16"]
 
@@ -101,22 +105,48 @@ def train_step(
     views: Views,
     step: Step,
     precision: Precision = "fp32",
+    *,
+    accumulate: int = 1,
+    fabric: "Fabric | None" = None,
 ) -> StepOutput:
-    """One optimizer step; `wrapped` is the method, or the method in a distributed wrapper."""
+    """One optimizer step; `wrapped` is the method, or the method as `fabric` shares it among ranks.
+
+    The views pass in `accumulate` micro-batches, whose loss and metrics are averaged.
+    """
     config: OptimConfig = method.config.optim
     set_schedule(optimizer, config, step.index, step.total)
-    autocast = torch.autocast(views.key.device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
-    with autocast:
-        output: StepOutput = wrapped(views, step)
-    output.loss.backward()  # type: ignore[no-untyped-call]
+    outputs: list[StepOutput] = []
+    for part in micro_batches(views, accumulate):
+        more = len(outputs) + 1 < accumulate  # gradients are summed here before ranks exchange them
+        with fabric.no_backward_sync(wrapped, enabled=more) if fabric else nullcontext():  # type: ignore[arg-type]
+            with torch.autocast(views.key.device.type, torch.bfloat16, enabled=precision == "bf16"):
+                output: StepOutput = wrapped(part, step)
+            (output.loss / accumulate).backward()  # type: ignore[no-untyped-call]
+        outputs.append(output._replace(loss=output.loss.detach()))
     method.on_grads_ready(step)
     clip_gradients(method.parameters(), config)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    output = output._replace(loss=output.loss.detach())
     with torch.no_grad():
-        method.on_step_end([output], step)
-    return output
+        method.on_step_end(outputs, step)
+    return _averaged(outputs)
+
+
+def micro_batches(views: Views, count: int) -> list[Views]:
+    """Views of `count` consecutive parts of the batch, of one size; raises ValueError if that cannot be."""
+    if len(views.key) % count:
+        raise ValueError(f"accumulate={count} with {len(views.key)} images at a time; give a divisor of that")
+    local = [None] * count if views.local_crops is None else views.local_crops.chunk(count, 1)
+    rest = (views.index.chunk(count), views.key.chunk(count))
+    return [Views(*part) for part in zip(views.global_crops.chunk(count, 1), local, *rest, strict=True)]
+
+
+def _averaged(outputs: list[StepOutput]) -> StepOutput:
+    if len(outputs) == 1:
+        return outputs[0]
+    loss = torch.stack([output.loss for output in outputs]).mean()
+    names = outputs[0].metrics
+    return StepOutput(loss, {n: torch.stack([o.metrics[n] for o in outputs]).mean() for n in names})
 
 
 def fit(
@@ -134,6 +164,7 @@ def fit(
     checkpoint_seconds: float = 60.0,
     workers: int | None = None,
     compile_backbones: bool = False,
+    accumulate: int = 1,
     curve: Callable[[nn.Module], dict[str, float]] | None = None,
     curve_steps: Collection[int] = (),
     should_stop: Callable[[], bool] = lambda: False,
@@ -145,16 +176,24 @@ def fit(
     cost more than a percent; 0: after each step. `compile_backbones` by torch.compile, in place, which pays
     on GPUs only. `curve` scores the encoder after each of `curve_steps` steps, outside of the training's
     seconds; `on_log` receives each logged record.
-    Raises ValueError for a budget below one step, or in FLOPs or seconds, or a checkpoint of another run,
-    FloatingPointError once loss, metrics or weights are not finite, TrainingStopped when `should_stop()`
-    turned true.
+    Started by torchrun, ranks share each batch of `batch_size` images, which pass on each rank in
+    `accumulate` parts; then the first alone writes, logs and scores, and stops and checkpoints come at
+    logged steps.
+    Raises ValueError for a budget below one step, or in FLOPs or seconds, a batch that cannot be shared, or a
+    checkpoint of another run, FloatingPointError once loss, metrics or weights are not finite,
+    TrainingStopped when `should_stop()` turned true.
     """
     split = dataset.split("pretrain") if isinstance(dataset, Dataset) else dataset
     budget = Budget(**budget) if isinstance(budget, dict) else budget
     total = budget.steps_for(len(split), batch_size)
     place = resolve_device(device)
+    fabric = ranks.join(place)
+    if fabric is not None:
+        place = fabric.device
+        join_batch_norms(method, place)
+    alone = ranks.count() == 1
     number = resolve_precision(precision, place)
-    sampler = Sampler(len(split), batch_size, seed)
+    sampler = Sampler(len(split), batch_size, seed, ranks.index(), ranks.count())
     collate = MultiCropCollate(method.config.views, seed)
 
     method.to(place).to(memory_format=torch.channels_last).train()
@@ -162,10 +201,12 @@ def fit(
         if isinstance(part, Backbone):
             part.compile()
     optimizer = create_optimizer(method.param_groups(), method.config.optim)
+    wrapped = ranks.share(fabric, method)
     run = {
         "seed": seed,
         "total": total,
         "batch_size": batch_size,
+        "accumulate": accumulate,
         "images": split.fingerprint,
         "precision": number,
         "method": method.name,
@@ -188,20 +229,23 @@ def fit(
     for index in steps:
         with clock.waiting():
             views = next(loaded)
-        if should_stop():
+        if (alone or index % log_every == 0) and ranks.anywhere(should_stop(), place):
             if index > kept:
                 watch.read()
                 save(index)
             raise TrainingStopped(index)
         step = Step(index, total)
-        torch.manual_seed(seed_from(seed, index, 0))
-        output = train_step(method, method, optimizer, views, step, number)
+        torch.manual_seed(seed_from(seed, index, ranks.index()))
+        output = train_step(
+            wrapped, method, optimizer, views, step, number, accumulate=accumulate, fabric=fabric
+        )
         watch.see(output, index)
 
         done, last = index + 1, index + 1 == total
         scored = curve is not None and done in curve_steps
         log = index == 0 or done % log_every == 0 or scored or last
-        due = last or time.perf_counter() - saved > pause
+        overdue = time.perf_counter() - saved > pause
+        due = last or ((alone or log) and ranks.anywhere(overdue, place))
         if not (log or due):
             continue  # the device goes on without waiting for Python
         values, now, seconds = watch.read(), time.perf_counter(), clock.seconds
@@ -216,11 +260,11 @@ def fit(
                 "data_seconds": clock.data_seconds,
                 "images_per_second": (done - start) * batch_size / (seconds - before),
             }
-            if curve is not None and scored:
-                with clock.paused():
+            if curve is not None and scored and ranks.index() == 0:
+                with clock.paused(), ranks.alone():
                     record |= curve(method.encoder)
             checkpoint.log(record)
-            if on_log is not None:
+            if on_log is not None and ranks.index() == 0:
                 on_log(record)
         if due:
             save(done)

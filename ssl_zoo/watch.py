@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ssl_zoo import ranks
 from ssl_zoo.method import StepOutput
 
 _NEVER = 2**62  # no step comes later
@@ -57,20 +58,20 @@ class Watch:
         self._first[self._names] = torch.minimum(broken, self._first.get(self._names, broken))
 
     def read(self) -> dict[str, float]:
-        """Wait for the device and return the latest values.
+        """Wait for the device and return the latest values, their means over ranks, which read together.
 
         Raises FloatingPointError if any value seen was not finite, and names those of the earliest such step.
         """
         first = [
             (step, name)
             for names, steps in self._first.items()
-            for step, name in zip(steps.tolist(), names, strict=True)
+            for step, name in zip(ranks.least(steps).tolist(), names, strict=True)
         ]
         earliest = min(first)[0]
         if earliest != _NEVER:
             broken = ", ".join(name for step, name in first if step == earliest)
             raise FloatingPointError(f"{broken} not finite at step {earliest}; lower optim.lr")
-        return dict(zip(self._names, self._latest.tolist(), strict=True))
+        return dict(zip(self._names, ranks.mean(self._latest).tolist(), strict=True))
 
 
 def require_finite(module: nn.Module, index: int) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 import ssl_zoo
 from ssl_zoo.backbones import create_backbone
 from ssl_zoo.bench import runner
-from ssl_zoo.bench.assess import assess
+from ssl_zoo.bench.assess import assess, extract_parts
 from ssl_zoo.bench.cells import Cell
 from ssl_zoo.bench.transfer import open_transfer, planned_transfer
 from ssl_zoo.data.datasets import Dataset, Split
@@ -161,7 +161,8 @@ def encoder():
 
 def assessed(data, folder, network=None):
     options = {"flip": False, "knn_k": (1, 5), "knn_temperature": 0.07, "finetuned": False, "seed": 0}
-    return assess(network or encoder(), data, folder, **options)
+    network = network or encoder()
+    return assess(network, data, extract_parts(network, data), folder, **options)
 
 
 def test_five_images_a_class_are_enough_and_what_they_do_not_allow_is_none(tmp_path):

@@ -1,6 +1,7 @@
 """How one encoder is evaluated: the same in a bench and after it."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ssl_zoo.draws import sample
 from ssl_zoo.evaluation.attention import attention_maps, has_attention
 from ssl_zoo.evaluation.attention_files import Looked, contact_sheet
 from ssl_zoo.evaluation.encoder import Encoder
+from ssl_zoo.evaluation.features import extract_by_ranks
 from ssl_zoo.evaluation.finetune import finetune
 from ssl_zoo.evaluation.predict import Predictions
 from ssl_zoo.evaluation.scores import score
@@ -37,9 +39,19 @@ _TILE = 64  # px
 _THRESHOLD = 0.6  # of the attention, as the paper keeps
 
 
+def extract_parts(encoder: Encoder, parts: Roles, workers: int | None = None) -> tuple[Tensor, Tensor]:
+    """Features of the images of `train` and `test`, [N, D] and [M, D], which ranks extract together."""
+    train_x, test_x = (
+        extract_by_ranks(partial(encoder.embed, workers=workers), part.images, encoder.out_dim)
+        for part in (parts.train, parts.test)
+    )
+    return train_x, test_x
+
+
 def assess(
     encoder: Encoder,
     parts: Roles,
+    features: tuple[Tensor, Tensor],
     folder: Path,
     *,
     flip: bool,
@@ -53,14 +65,15 @@ def assess(
 ) -> dict[str, Any]:
     """Every score of an encoder, where it lies; writes `predictions.npz` and pictures into `folder`.
 
-    The arrays, int64 [M] over the test images, are `label`, `knn` and `linear`, the classes told, and `group`
-    where there are groups; without labels there is no file. The pictures are `neighbours.png` and of a ViT
+    `features` are those of `extract_parts`. The arrays, int64 [M] over the test images, are `label`, `knn`
+    and `linear`, the classes told, and `group` where there are groups; without labels there is no file. The
+    pictures are `neighbours.png` and of a ViT
     `attention.png`. `flip` says whether mirrored images mean the same; `finetuned` asks for `finetune` from
     `seed` as well, `mapped` for `map.npz`; `transfer` are other data sets by name, to classify with the
     encoder as it is; photos are decoded by `workers` processes.
     Raises as `score` and `evaluate_transfer` do.
     """
-    train_x, test_x = (encoder.embed(part.images, workers=workers) for part in (parts.train, parts.test))
+    train_x, test_x = features
     test_y = parts.test.labels
     scores, predictions = score(
         train_x,

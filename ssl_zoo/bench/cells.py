@@ -22,7 +22,8 @@ FINISHED = ("done", "collapsed")  # statuses of a cell with a result, which a co
 class Shared(BaseModel):
     """What is equal for every cell of a bench, by construction; `init` names the weights to start from.
 
-    `transfer` holds the fingerprints, by name, of the other data sets to evaluate on.
+    A batch passes in `accumulate` parts on each device that shares it. `transfer` holds the fingerprints, by
+    name, of the other data sets to evaluate on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,6 +44,7 @@ class Shared(BaseModel):
     finetune: bool = False
     transfer: dict[str, str] = {}
     eval_data: str | None = None
+    accumulate: int = 1
 
 
 class Cell(BaseModel):
@@ -51,6 +53,7 @@ class Cell(BaseModel):
     `options` is the method's whole configuration; what follows `config_hash` is where and how it runs. The
     weights to start from are those of `init`, of `frozen`, an encoder trained elsewhere, or the seed's. A
     `trial` is scored on the selection images alone. `transfer` says where the other data sets lie, by name.
+    Its training is shared by `num_devices` ranks, of `threads` each, on each of `num_nodes` machines.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,6 +75,8 @@ class Cell(BaseModel):
     device: str
     threads: int
     workers: int | None
+    num_devices: int = 1
+    num_nodes: int = 1
     compile: bool = False
     checkpoint_seconds: float
     log_every: int

@@ -118,6 +118,9 @@ class RunConfig(Section):
     executor: Literal["local", "inline"] = "local"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
+    num_devices: Count = 1
+    num_nodes: Count = 1
+    accumulate: Count = 1
     compile: bool = False
     on_collapse: Literal["warn", "stop"] = "warn"
     max_restarts: Annotated[int, Field(ge=0)] = 0

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ssl_zoo.bench import slug
-from ssl_zoo.bench.assess import assess
+from ssl_zoo.bench.assess import assess, extract_parts
 from ssl_zoo.bench.cells import Cell, cell_name
 from ssl_zoo.bench.config import DataConfig, EvaluationConfig
 from ssl_zoo.bench.plan import open_dataset, short_name
@@ -79,6 +79,7 @@ def evaluate_run(
         scores = probed | assess(
             encoder,
             parts,
+            extract_parts(encoder, parts),
             cell,
             flip=dataset.flip,
             knn_k=asked.knn_k,

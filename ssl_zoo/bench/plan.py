@@ -14,6 +14,7 @@ from ssl_zoo.backbones.weights import absolute, check_weights, load_weights, nam
 from ssl_zoo.bench.budget import Cost, measure
 from ssl_zoo.bench.cells import Cell, Shared
 from ssl_zoo.bench.config import BackboneEntry, BenchConfig, DataConfig, MethodEntry, frozen_label
+from ssl_zoo.bench.devices import shared_by
 from ssl_zoo.bench.supervised import Supervised, SupervisedConfig, to_learn
 from ssl_zoo.bench.transfer import open_transfer
 from ssl_zoo.data.augment import adapt
@@ -89,10 +90,12 @@ def plan(config: BenchConfig, planned: Mapping[str, int] | None = None, *, trial
         primary_metric=config.evaluation.primary_metric,
         finetune=config.evaluation.finetune,
         eval_data=short_name(config.data.eval) if config.data.eval else None,
+        accumulate=config.run.accumulate,
         transfer={name: other.fingerprint for name, other in open_transfer(others, data).items()},
     )
     wait_until_ready()
-    threads = config.run.threads or torch.get_num_threads()
+    num_devices, num_nodes = shared_by(config, batch_size)
+    threads = config.run.threads or max(1, torch.get_num_threads() // num_devices)
     configs: dict[str, MethodConfig] = {}
     costs: dict[str, Cost] = {}
     steps: dict[str, int] = {}
@@ -160,6 +163,8 @@ def plan(config: BenchConfig, planned: Mapping[str, int] | None = None, *, trial
             device=str(device),
             threads=threads,
             workers=config.run.workers,
+            num_devices=num_devices if label in configs else 1,
+            num_nodes=num_nodes if label in configs else 1,
             compile=config.run.compile,
             checkpoint_seconds=config.run.checkpoint_seconds,
             log_every=config.run.log_every,
@@ -259,12 +264,7 @@ def _absolute_data(data: DataConfig) -> DataConfig:
 def _create(backbone: BackboneEntry, image_size: int) -> Backbone:
     try:
         return create_backbone(backbone.name, image_size, **backbone.options)
-    except (
-        TypeError,
-        RuntimeError,
-        ArithmeticError,
-        AssertionError,
-    ) as error:  # timm's and torch's own checks
+    except (TypeError, RuntimeError, ArithmeticError, AssertionError) as error:  # timm's and torch's own
         given = ", ".join(f"{name}={shortened(value)}" for name, value in backbone.options.items())
         reason = str(error).partition("\n")[0]
         raise ValueError(f"backbone {backbone.name} with {given or 'no options'}: {reason}") from error

@@ -28,7 +28,7 @@ _COST = (
     "evaluation_seconds",
     "images_per_second",
 )
-_WHERE = ("peak_memory_bytes", "precision", "threads", "device")
+_WHERE = ("peak_memory_bytes", "precision", "threads", "device", "ranks")
 _KNN = ("knn_top1", "knn_top5", "knn_by_k", "knn_k", "knn_temperature")
 _LINEAR = (
     "linear_top1",

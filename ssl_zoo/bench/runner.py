@@ -13,7 +13,8 @@ from filelock import FileLock
 from torch import nn
 from torchvision.utils import make_grid, save_image
 
-from ssl_zoo.bench.assess import assess
+from ssl_zoo import ranks
+from ssl_zoo.bench.assess import assess, extract_parts
 from ssl_zoo.bench.cells import Cell, Emit, identity
 from ssl_zoo.bench.lock import LOCK
 from ssl_zoo.bench.plan import build, build_supervised, open_dataset
@@ -38,15 +39,23 @@ from ssl_zoo.registry import method_class
 from ssl_zoo.train import FitResult, TrainingStopped, fit, resolve_device
 
 _SHOWN = 8  # images in views.png
+_BACKENDS = ("gloo", "NCCL")
 
 
 def run_cell(folder: Path, emit: Emit, should_stop: Callable[[], bool] = lambda: False) -> str:
     """Run the cell in `folder` to its `result.json`; returns its status: done, collapsed, failed or stopped.
 
     A failure is recorded with its reason, the traceback in `error.txt`; a stopped cell keeps its checkpoint.
+    Of ranks that torchrun started, each runs its part, and the first writes and tells.
     Raises OSError when the disk is full, which could not be recorded.
     """
     cell = Cell.model_validate_json((folder / "cell.json").read_text())
+    ranks.join(resolve_device(cell.device))
+    if ranks.index():
+        try:
+            return str(run(cell, folder, lambda _: None, should_stop)["status"])
+        except TrainingStopped:
+            return "stopped"
     with FileLock(folder / LOCK):  # the process of a killed bench may still be at its last step
         sweep(folder)
         try:
@@ -71,6 +80,8 @@ def run_cell(folder: Path, emit: Emit, should_stop: Callable[[], bool] = lambda:
 
 def _reason(error: Exception) -> str:
     words = f"{type(error).__name__}: {error}"
+    if isinstance(error, RuntimeError) and ranks.count() > 1 and any(name in words for name in _BACKENDS):
+        return f"another rank is gone, see above in log.txt; the same command goes on from here ({words})"
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return f"{words}; out of memory: lower batch_size or image_size, or take a smaller backbone"
     return words
@@ -107,23 +118,29 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
         if cell.trial:
             return {"status": "done", **_training(cell, fitted, device)}
         encoder = Encoder(network, shared.image_size, card=card(cell, _role(method), fitted.steps))
-        _save_views(method, split, cell.seed, folder)
+        if ranks.index() == 0:
+            _save_views(method, split, cell.seed, folder)
 
     emit({"event": "evaluating"})
     began = time.perf_counter()
-    scores = assess(
-        encoder,
-        parts,
-        folder,
-        flip=dataset.flip,
-        knn_k=shared.knn_k,
-        knn_temperature=shared.knn_temperature,
-        finetuned=shared.finetune,
-        seed=cell.seed,
-        mapped=cell.mapped,
-        transfer=others,
-        workers=cell.workers,
-    )
+    features = extract_parts(encoder, parts, cell.workers)
+    if ranks.index():
+        return {"status": "done"}  # the first goes on by itself
+    with ranks.alone():
+        scores = assess(
+            encoder,
+            parts,
+            features,
+            folder,
+            flip=dataset.flip,
+            knn_k=shared.knn_k,
+            knn_temperature=shared.knn_temperature,
+            finetuned=shared.finetune,
+            seed=cell.seed,
+            mapped=cell.mapped,
+            transfer=others,
+            workers=cell.workers,
+        )
     save_encoder(folder, encoder)
     return {
         "status": "collapsed" if alarm and cell.on_collapse == "stop" else "done",
@@ -187,6 +204,7 @@ def _train(
             checkpoint_seconds=cell.checkpoint_seconds,
             workers=cell.workers,
             compile_backbones=cell.compile,
+            accumulate=shared.accumulate,
             curve=curve,
             curve_steps=curve_steps(cell.steps, cell.curve),
             should_stop=lambda: collapsed() or should_stop(),
@@ -219,6 +237,7 @@ def _training(cell: Cell, fitted: FitResult | None, device: torch.device) -> dic
         "precision": cell.shared.precision,
         "threads": cell.threads,
         "device": str(device),
+        "ranks": ranks.count() if fitted else 1,
         "lr": cell.options["optim"]["lr"] if fitted else None,
         "collapse_cause": collapse_cause(fitted.metrics) if fitted else None,
         "final_loss": fitted.metrics["loss"] if fitted else None,

@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ssl_zoo import ranks
 from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalize
 from ssl_zoo.data.cache import cache_dir
 from ssl_zoo.data.loading import fit_size, fitted_batches
@@ -61,6 +62,24 @@ def extract(
             features[done : done + len(batch)] = batch
             done += len(batch)
     return features
+
+
+def extract_by_ranks(
+    embed: Callable[[Tensor | Photos], Tensor], images: Tensor | Photos, width: int, batch_size: int = 256
+) -> Tensor:
+    """What `embed` makes of all `images`, float32 [N, `width`], each rank of its part.
+
+    Parts are whole batches, so that the features are those of a process by itself, bit for bit on a CPU.
+    """
+    if ranks.count() == 1:
+        return embed(images)
+    batches = torch.split(torch.arange(len(images)), batch_size)
+    share = math.ceil(len(batches) / ranks.count())
+    mine = torch.cat([*batches[share * ranks.index() :][:share], torch.empty(0, dtype=torch.int64)])
+    features = _empty(share * batch_size, width)
+    if len(mine):
+        features[: len(mine)] = embed(images[mine])
+    return ranks.gather(features)[: len(images)]
 
 
 def _empty(*shape: int) -> Tensor:

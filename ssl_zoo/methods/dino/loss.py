@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ssl_zoo import ranks
 from ssl_zoo.nets import cross_view_pairs
 
 Centering = Literal["mean", "sinkhorn", "none"]
@@ -67,7 +68,7 @@ class DINOLoss(nn.Module):
     def update_center(self, teacher_logits: Tensor) -> None:
         """Move the center to the mean of raw teacher logits [T, B, K] (eq. 4); once a step, after its use."""
         mean = _at_least_float32(teacher_logits).flatten(0, 1).mean(0, keepdim=True)
-        self.center.lerp_(mean, 1 - self.center_momentum)
+        self.center.lerp_(ranks.mean(mean), 1 - self.center_momentum)
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -128,9 +129,9 @@ def prototype_metrics(loss: Tensor, targets: Tensor) -> dict[str, Tensor]:
     return {
         "teacher_entropy": entropy,
         "kl": loss - entropy,
-        "batch_entropy": torch.special.entr(targets.mean((0, 1))).sum(),
+        "batch_entropy": torch.special.entr(ranks.mean(targets.mean((0, 1)))).sum(),
         "uniform_entropy": torch.tensor(uniform),
-        "loss_gap": (loss - uniform).abs(),
+        "loss_gap": (ranks.mean(loss) - uniform).abs(),
     }
 
 
@@ -139,10 +140,12 @@ def sinkhorn(scores: Tensor, iterations: int = 3) -> Tensor:
 
     Sinkhorn-Knopp in the log domain, where it cannot overflow: columns, then rows, three times (Cuturi 2013;
     DINOv2's alternative to centering). N are the images of all teacher views together. Every prototype gets
-    its share whatever the scores, so that no center has to move, and few images are enough.
+    its share whatever the scores, so that no center has to move, and few images are enough. Ranks that share
+    a batch balance it together.
     """
     log_q = scores
     for _ in range(iterations):
-        log_q = log_q.log_softmax(0)
+        columns = ranks.gather(log_q.logsumexp(0, keepdim=True))
+        log_q = log_q - columns.logsumexp(0)
         log_q = log_q.log_softmax(1)
     return log_q.exp()

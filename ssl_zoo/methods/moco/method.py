@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_zoo import ranks
 from ssl_zoo.ema import EMA, horizon
 from ssl_zoo.method import Augment, Method, MethodConfig, Step, StepOutput, Views, ViewSpec
 from ssl_zoo.nets import (
@@ -79,8 +80,9 @@ class MoCo(Method):
 
     def forward(self, views: Views, step: Step) -> StepOutput:
         with torch.no_grad():
-            dealt = deal(views.index.numel(), self.config.batch_norm_groups, views.index.device)
-            keys = each_view(self.key.module, views.global_crops[:, dealt])[:, dealt.argsort()]
+            dealt = deal(len(views.index) * ranks.count(), self.config.batch_norm_groups, views.index.device)
+            crops = ranks.gather(views.global_crops, 1)[:, ranks.own(dealt)]
+            keys = ranks.gather(each_view(self.key.module, crops), 1)[:, ranks.own(dealt.argsort())]
             keys = F.normalize(keys.float(), dim=-1)
         queries = each_view(self.online, views.global_crops, views.local_crops)
         queries = F.normalize(queries.float(), dim=-1)
@@ -96,7 +98,8 @@ class MoCo(Method):
         return StepOutput(torch.stack(losses).mean(), metrics, carry=keys)
 
     def on_step_end(self, outputs: Sequence[StepOutput], step: Step) -> None:
-        self.enqueue(torch.cat([output.carry.flatten(0, 1) for output in outputs]))
+        keys = torch.cat([output.carry for output in outputs], dim=1)
+        self.enqueue(ranks.gather(keys, 1).flatten(0, 1))
         self.key.update(self.online, self.config.key_momentum)
 
     @torch.no_grad()
