@@ -54,7 +54,7 @@ def bench(
     seeds: Annotated[int | None, Whole] = None,
     device: str | None = None,
     precision: Literal["auto", "bf16", "fp32"] | None = None,
-    executor: Literal["local", "inline"] | None = None,
+    executor: Literal["local", "inline", "ray", "slurm"] | None = None,
     out: Path | None = None,
     config: Path | None = None,
     set: Annotated[list[str] | None, Several] = None,
@@ -104,7 +104,8 @@ def bench(
     precision
         auto is bf16 where the hardware has it.
     executor
-        local: a process for each cell; inline: all in this one, for debugging.
+        local: a process for each cell; inline: all in this one, for debugging; ray, slurm: many at once, on a
+        cluster.
     out
         The bench folder; default runs/<dataset>-<time>.
     config
@@ -133,7 +134,7 @@ def bench(
         "data": _given(dir=data_dir and str(data_dir), labels=labels, eval=eval_data),
         "run": _given(device=device, precision=precision, executor=executor),
     }
-    with spare(executor != "inline" and not dry_run):  # it imports torch while this process does
+    with spare(executor in (None, "local") and not dry_run):  # it imports torch while this process does
         from ssl_zoo.bench import run_bench
         from ssl_zoo.bench.config import load
         from ssl_zoo.bench.progress import Progress
