@@ -1,7 +1,6 @@
 """The command line: parses, calls, prints; decides nothing."""
 
 import errno
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,7 +53,7 @@ def bench(
     seeds: Annotated[int | None, Whole] = None,
     device: str | None = None,
     precision: Literal["auto", "bf16", "fp32"] | None = None,
-    executor: Literal["local", "inline"] | None = None,
+    executor: Literal["local", "inline", "ray", "slurm"] | None = None,
     out: Path | None = None,
     config: Path | None = None,
     set: Annotated[list[str] | None, Several] = None,
@@ -104,7 +103,8 @@ def bench(
     precision
         auto is bf16 where the hardware has it.
     executor
-        local: a process for each cell; inline: all in this one, for debugging.
+        local: a process for each cell; inline: all in this one, for debugging; ray, slurm: many at once, on a
+        cluster.
     out
         The bench folder; default runs/<dataset>-<time>.
     config
@@ -133,7 +133,7 @@ def bench(
         "data": _given(dir=data_dir and str(data_dir), labels=labels, eval=eval_data),
         "run": _given(device=device, precision=precision, executor=executor),
     }
-    with spare(executor != "inline" and not dry_run):  # it imports torch while this process does
+    with spare(executor in (None, "local") and not dry_run):  # it imports torch while this process does
         from ssl_zoo.bench import run_bench
         from ssl_zoo.bench.config import load
         from ssl_zoo.bench.progress import Progress
@@ -230,10 +230,10 @@ def run_cell(cell: Path, /, *, attached: Annotated[bool, Parameter(negative="", 
     attached
         Stop after the current step when the parent process is gone.
     """
+    from ssl_zoo.attached import left
     from ssl_zoo.bench.process import run_alone
 
-    parent = os.getppid()
-    return run_alone(cell, gone=lambda: attached and os.getppid() != parent)
+    return run_alone(cell, gone=lambda: attached and left())
 
 
 app.command(cli_use.evaluate, name="eval")

@@ -70,6 +70,17 @@ def run_page(page: str) -> int:
     return ran
 
 
+def commands(page: Path, executor: str) -> list[list[str]]:
+    """The `ssl-zoo` commands of a page that name this executor, as lists of arguments."""
+    lines = [
+        shlex.split(line, comments=True)
+        for block in blocks(page.read_text())
+        if block.language == "bash"
+        for line in block.text.replace("\\\n", " ").splitlines()
+    ]
+    return [words[1:] for words in lines if f"--executor {executor}" in " ".join(words)]
+
+
 def run_line(words: list[str]) -> None:
     """Run one command of a bash block; raises AssertionError if it fails or is none that the rule knows."""
     match words:

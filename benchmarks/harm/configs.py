@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import yaml
 from hypothesis import strategies as st
 
-from ssl_zoo.bench.config import BenchConfig, DataConfig, EvaluationConfig, RunConfig, TuningConfig
+from ssl_zoo.bench.config import BenchConfig, DataConfig, EvaluationConfig, TuningConfig
+from ssl_zoo.bench.run_config import RunConfig
 from ssl_zoo.budget import Budget
 from ssl_zoo.cli import main
 from ssl_zoo.registry import list_methods
@@ -79,7 +80,7 @@ WRONG: dict[str, list[Any]] = {  # values that no field of this path takes
     "run.workers": [-1, 1.5, "many", 10**9, [], {}],
     "run.compile": [3, "perhaps", None, []],
     "run.on_collapse": _CHOICE,
-    "run.max_restarts": [-1, 1.5, "x", None, []],
+    "run.max_restarts": [-1, 1.5, "x", []],
     "run.checkpoint_seconds": [-1, "x", None, [], float("nan"), float("inf")],
     "run.log_every": _COUNT,
     "report": [3, [], None],

@@ -7,7 +7,9 @@ import platform
 import shutil
 import sys
 import time
+from collections import Counter, deque
 from collections.abc import Iterable
+from contextlib import closing
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
@@ -17,12 +19,13 @@ from typing import Any
 
 from ssl_zoo.bench import config as configuration
 from ssl_zoo.bench.cells import FINISHED, Cell, planned_steps, read_result, write_plan
-from ssl_zoo.bench.config import BenchConfig, RunConfig
-from ssl_zoo.bench.executors import EXECUTORS
+from ssl_zoo.bench.config import BenchConfig
+from ssl_zoo.bench.executors import create_executor
 from ssl_zoo.bench.lock import FILES, one_writer
 from ssl_zoo.bench.plan import Plan, plan
 from ssl_zoo.bench.progress import Progress
 from ssl_zoo.bench.results import Results, collect
+from ssl_zoo.bench.run_config import RunConfig
 from ssl_zoo.bench.tuning import tune
 from ssl_zoo.files import write_text
 from ssl_zoo.spare import spare
@@ -64,11 +67,12 @@ def run_bench(
     dry_run: bool = False,
     progress: Progress,
 ) -> Results:
-    """Tune if asked, plan, run the open cells one after the other, and write the results.
+    """Tune if asked, plan, run the open cells, and write the results.
 
     Finished cells are kept. KeyboardInterrupt leaves their results behind and is raised again. Raises
     ValueError for what cannot be done as asked.
     """
+    create_executor(config.run)  # raises before anything is planned
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = Path(out) if out is not None else Path("runs") / f"{slug(config.dataset)}-{stamp}"
     known = {} if overwrite else planned_steps(folder)
@@ -96,24 +100,27 @@ def run_bench(
 
 
 def run_cells(cells: list[Cell], folder: Path, run: RunConfig, progress: Progress) -> None:
-    """Run the cells of `folder` that have no result, references last: methods' first errors come sooner."""
+    """Bring the cells of `folder` to their results, references last: methods' first errors come sooner.
+
+    One that failed for a reason that may pass is started again.
+    """
+    todo, restarted = deque[Cell](), Counter[str]()
     with progress:
         for cell in sorted(cells, key=lambda cell: cell.method is None):
-            _run(cell, folder / "cells" / cell.folder, run, progress)
-
-
-def _run(cell: Cell, place: Path, run: RunConfig, progress: Progress) -> None:
-    """Bring a cell to its result; one that failed for a reason that may pass is started again."""
-    if read_result(place).get("status") in FINISHED:
-        progress.kept(cell)
-        return
-    for left in reversed(range(run.max_restarts + 1)):
-        status = EXECUTORS[run.executor](cell, place, progress.follow(cell))
-        result = read_result(place)
-        if status != "failed" or not left or result["error"].startswith(_LASTING):
-            break
-        progress.restarting(cell, result["error"])
-    progress.finished(cell, status, result)
+            if read_result(folder / "cells" / cell.folder).get("status") in FINISHED:
+                progress.kept(cell)
+            else:
+                todo.append(cell)
+        with closing(create_executor(run)(todo, folder / "cells", progress.follow)) as ended:
+            for cell, status in ended:
+                result = read_result(folder / "cells" / cell.folder)
+                lasting = status != "failed" or result["error"].startswith(_LASTING)
+                if lasting or restarted[cell.folder] == run.restarts:
+                    progress.finished(cell, status, result)
+                else:
+                    restarted[cell.folder] += 1
+                    progress.restarting(cell, result["error"])
+                    todo.appendleft(cell)
 
 
 def _empty(folder: Path) -> None:

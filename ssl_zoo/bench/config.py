@@ -5,24 +5,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from ssl_zoo.bench.plugins import import_plugin
+from ssl_zoo.bench.run_config import STRICT, Count, RunConfig
 from ssl_zoo.bench.yaml_text import MOST_BYTES, MOST_LEVELS, one_line, parse
 from ssl_zoo.budget import Budget
 from ssl_zoo.errors import explain, shortened
 from ssl_zoo.registry import list_methods
 
 T = TypeVar("T")
-Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 RESERVED = ("random", "init", "supervised", "pixels")
@@ -35,7 +27,7 @@ _NAMES = TypeAdapter(list[str])
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = STRICT
 
 
 class MethodEntry(Section):
@@ -110,22 +102,6 @@ class TuningConfig(Section):
     """How many settings of each method are tried before the comparison; 0: its defaults are compared."""
 
     trials: Annotated[int, Field(ge=0, le=1000)] = 0
-
-
-class RunConfig(Section):
-    device: str = "auto"
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    executor: Literal["local", "inline"] = "local"
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    workers: Annotated[int, Field(ge=0, le=1024)] | None = None
-    num_devices: Count = 1
-    num_nodes: Count = 1
-    accumulate: Count = 1
-    compile: bool = False
-    on_collapse: Literal["warn", "stop"] = "warn"
-    max_restarts: Annotated[int, Field(ge=0)] = 0
-    checkpoint_seconds: Annotated[float, Field(ge=0)] = 60.0
-    log_every: Count = 20
 
 
 class ReportConfig(Section):

@@ -10,7 +10,7 @@ def shared_by(config: BenchConfig, batch_size: int) -> tuple[int, int]:
     devices, nodes = run.num_devices, run.num_nodes
     if ranks.launched() > 1:
         devices, nodes = ranks.launched_here(), ranks.launched() // ranks.launched_here()
-    elif nodes > 1 and run.executor == "local":
+    elif nodes > 1 and run.executor != "slurm":
         raise ValueError(f"run.num_nodes={nodes}: give run.executor=slurm, or start torchrun on each machine")
     elif devices > 1 and run.executor == "inline":
         raise ValueError(f"run.num_devices={devices} in one process; give run.executor=local")

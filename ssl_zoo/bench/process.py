@@ -14,10 +14,10 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from ssl_zoo.attached import THREADS
 from ssl_zoo.bench.cells import Cell
 from ssl_zoo.bench.runner import run_cell
 
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 # what cells import as they go along
 _LATER = (
     "faiss",
@@ -31,8 +31,8 @@ _LONGEST = 65536  # bytes of a path
 def run_alone(file: Path, gone: Callable[[], bool] = lambda: False) -> int:
     """Run the cell of `file`, a cell.json, in this process, which is its own; returns the exit code.
 
-    Progress is JSON lines on stdout. SIGTERM, Ctrl-C and `gone()` end the training after the current step,
-    with a checkpoint; a second Ctrl-C ends it at once.
+    Progress is JSON lines on stdout. SIGTERM, SLURM's SIGUSR2, Ctrl-C and `gone()` end the training after the
+    current step, with a checkpoint; a second Ctrl-C ends it at once.
     """
     asked: list[int] = []
 
@@ -41,7 +41,7 @@ def run_alone(file: Path, gone: Callable[[], bool] = lambda: False) -> int:
             os._exit(130)  # asked twice: now
         asked.append(received)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, stop)
     _limit_threads(Cell.model_validate_json(file.read_text()).threads)
 
@@ -56,7 +56,7 @@ def run_alone(file: Path, gone: Callable[[], bool] = lambda: False) -> int:
 def _limit_threads(threads: int) -> None:
     """Of the libraries beside torch, which the runner sees to: those here now, and those imported later."""
     threadpool_limits(threads)
-    os.environ.update(dict.fromkeys(_THREADS, str(threads)))
+    os.environ.update(dict.fromkeys(THREADS, str(threads)))
 
 
 def _next_cell(bench: socket.socket) -> Path:

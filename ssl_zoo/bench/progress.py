@@ -24,6 +24,7 @@ _OF_EVERY_METHOD = {
     "momentum",
     "horizon",
 }
+_LAST = ("finished", "stopped", "lost")  # events after which the process of a cell is gone
 
 
 def _own_metrics(event: dict[str, Any]) -> list[str]:
@@ -84,11 +85,19 @@ class Progress:
             say(f"[yellow]note[/] {note}")
 
     def follow(self, cell: Cell) -> Emit:
-        """A receiver of the cell's events, shown as a bar."""
+        """A receiver of the cell's events, shown as a bar while its process runs."""
         name = cell.folder
-        task = self.bars.add_task(name, total=None, words="starting")
+        task: bars.TaskID | None = None
 
         def emit(event: dict[str, Any]) -> None:
+            nonlocal task
+            if event["event"] in _LAST:
+                if task is not None:
+                    self.bars.remove_task(task)
+                task = None
+                return
+            if task is None:
+                task = self.bars.add_task(name, total=None, words="starting")
             match event["event"]:
                 case "training":
                     self.bars.update(task, total=event["total"] or None, words="")
@@ -101,8 +110,6 @@ class Progress:
                     self._say(f"[yellow]{name:<18} step {event['step']}: {event['words']}[/]")
                 case "evaluating":
                     self.bars.update(task, words="evaluating")
-                case _:
-                    self.bars.remove_task(task)
 
         return emit
 

@@ -12,10 +12,10 @@ from scipy.special import stdtrit
 
 from ssl_zoo.bench import environment, run_cells
 from ssl_zoo.bench.cells import FINISHED, Cell, read_plan, read_result, write_plan
-from ssl_zoo.bench.config import RunConfig
 from ssl_zoo.bench.lock import one_writer
 from ssl_zoo.bench.progress import Progress
 from ssl_zoo.bench.results import MEASURED
+from ssl_zoo.bench.run_config import RunConfig
 from ssl_zoo.spare import spare
 
 _ENCODER = "encoder.safetensors"

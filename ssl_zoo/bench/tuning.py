@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ssl_zoo.bench.cells import FINISHED, Cell, planned_steps, read_result, write_plan
-from ssl_zoo.bench.config import TRIAL_SEED, BenchConfig, MethodEntry, RunConfig, TuningConfig
+from ssl_zoo.bench.config import TRIAL_SEED, BenchConfig, MethodEntry, TuningConfig
 from ssl_zoo.bench.plan import plan
+from ssl_zoo.bench.run_config import RunConfig
 from ssl_zoo.registry import method_class
 
 _METRICS = {"linear_top1": "curve_ridge_top1"}  # primary metric -> what a trial is scored by
