@@ -28,7 +28,8 @@ def count() -> int:
 
 def index() -> int:
     """The number of this rank, from 0; the first one writes files."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    joined = dist.is_available() and dist.is_initialized()
+    return dist.get_rank() if joined else int(os.environ.get("RANK", "0"))
 
 
 @contextmanager

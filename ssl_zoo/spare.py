@@ -80,7 +80,8 @@ _kept: list[_Spare] = []  # at most one
 @contextmanager
 def spare(wanted: bool = True) -> Iterator[None]:
     """Within, cells can be forked from a process that begins to get ready now; an outer one is shared."""
-    if not wanted or not _CAN_FORK or _kept:
+    ranked = "LOCAL_RANK" in os.environ  # by torchrun, on whose ranks cells run
+    if not wanted or not _CAN_FORK or _kept or ranked:
         yield
         return
     _kept.append(_Spare())

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ssl_zoo import ranks
+from ssl_zoo.accumulate import averaged, micro_batches, warn_if_coupled
 from ssl_zoo.budget import Budget
 from ssl_zoo.checkpoint import Checkpoint, Spent, logged_records
 from ssl_zoo.data.collate import MultiCropCollate
@@ -129,24 +130,7 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     with torch.no_grad():
         method.on_step_end(outputs, step)
-    return _averaged(outputs)
-
-
-def micro_batches(views: Views, count: int) -> list[Views]:
-    """Views of `count` consecutive parts of the batch, of one size; raises ValueError if that cannot be."""
-    if len(views.key) % count:
-        raise ValueError(f"accumulate={count} with {len(views.key)} images at a time; give a divisor of that")
-    local = [None] * count if views.local_crops is None else views.local_crops.chunk(count, 1)
-    rest = (views.index.chunk(count), views.key.chunk(count))
-    return [Views(*part) for part in zip(views.global_crops.chunk(count, 1), local, *rest, strict=True)]
-
-
-def _averaged(outputs: list[StepOutput]) -> StepOutput:
-    if len(outputs) == 1:
-        return outputs[0]
-    loss = torch.stack([output.loss for output in outputs]).mean()
-    names = outputs[0].metrics
-    return StepOutput(loss, {n: torch.stack([o.metrics[n] for o in outputs]).mean() for n in names})
+    return averaged(outputs)
 
 
 def fit(
@@ -235,6 +219,8 @@ def fit(
                 save(index)
             raise TrainingStopped(index)
         step = Step(index, total)
+        if accumulate > 1 and index == start:
+            warn_if_coupled(method, views, step, accumulate)
         torch.manual_seed(seed_from(seed, index, ranks.index()))
         output = train_step(
             wrapped, method, optimizer, views, step, number, accumulate=accumulate, fabric=fabric

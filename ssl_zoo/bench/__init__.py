@@ -17,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ssl_zoo import ranks
 from ssl_zoo.bench import config as configuration
 from ssl_zoo.bench.cells import FINISHED, Cell, planned_steps, read_result, write_plan
 from ssl_zoo.bench.config import BenchConfig
@@ -69,9 +70,26 @@ def run_bench(
 ) -> Results:
     """Tune if asked, plan, run the open cells, and write the results.
 
-    Finished cells are kept. KeyboardInterrupt leaves their results behind and is raised again. Raises
-    ValueError for what cannot be done as asked.
+    Finished cells are kept. KeyboardInterrupt leaves their results behind and is raised again. Of ranks that
+    torchrun started, the first does all of this, and the others share its cells. Raises ValueError for what
+    cannot be done as asked.
     """
+    run = partial(_run_bench, config, out, overwrite, dry_run, progress)
+    if ranks.launched() == 1:
+        return run()
+    from ssl_zoo.bench.on_ranks import end, follow_first
+
+    if ranks.index():
+        return follow_first(config.run.device)
+    with ranks.alone():
+        results = run()
+    end(config.run.device, results)
+    return results
+
+
+def _run_bench(
+    config: BenchConfig, out: str | Path | None, overwrite: bool, dry_run: bool, progress: Progress
+) -> Results:
     create_executor(config.run)  # raises before anything is planned
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = Path(out) if out is not None else Path("runs") / f"{slug(config.dataset)}-{stamp}"

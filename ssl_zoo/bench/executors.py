@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
 
+from ssl_zoo import ranks
 from ssl_zoo.attached import STARTING, start
 from ssl_zoo.bench.cells import FINISHED, Cell, Emit, identity, read_result
 from ssl_zoo.bench.run_config import RunConfig
@@ -25,8 +26,17 @@ Executor = Callable[[deque[Cell], Path, Follow], Ended]
 def create_executor(run: RunConfig) -> Executor:
     """The executor that `run` names.
 
-    Raises ModuleNotFoundError without the extra that it needs, ValueError where there is no SLURM.
+    Raises ModuleNotFoundError without the extra that it needs, ValueError where there is no SLURM or torchrun
+    has chosen the processes.
     """
+    if ranks.launched() > 1:
+        from ssl_zoo.bench.on_ranks import on_ranks
+
+        if run.executor not in ("local", "inline"):
+            raise ValueError(
+                f"run.executor={run.executor} under torchrun, on whose ranks cells run; give one"
+            )
+        return on_ranks
     if run.executor == "ray":
         from ssl_zoo.bench.on_ray import on_ray
 

@@ -1,0 +1,37 @@
+"""A bench that torchrun started on several ranks: the first plans and reports, all share each cell."""
+
+from collections import deque
+from pathlib import Path
+
+from ssl_zoo import ranks
+from ssl_zoo.bench.cells import Cell
+from ssl_zoo.bench.executors import Ended, Follow
+from ssl_zoo.bench.results import Results
+from ssl_zoo.bench.runner import run_cell
+from ssl_zoo.train import resolve_device
+
+
+def on_ranks(todo: deque[Cell], cells: Path, follow: Follow) -> Ended:
+    """Run one cell after the other on all ranks; to be called on the first."""
+    while todo:
+        cell = todo.popleft()
+        folder = (cells / cell.folder).absolute()
+        ranks.join(resolve_device(cell.device))
+        with ranks.alone(False):
+            ranks.first_of(str(folder))
+            status = run_cell(folder, follow(cell))
+        yield cell, status
+
+
+def follow_first(device: str) -> Results:
+    """Take part in each cell that the first rank runs, until it has written the results, and return them."""
+    ranks.join(resolve_device(device))
+    while (folder := Path(ranks.first_of(None))).parent.name == "cells":
+        run_cell(folder, lambda _: None)
+    return Results.load(folder)
+
+
+def end(device: str, results: Results) -> None:
+    """Tell the other ranks that there are no more cells."""
+    ranks.join(resolve_device(device))
+    ranks.first_of(str(results.folder.absolute()))
