@@ -44,7 +44,7 @@ def warn_if_coupled(method: Method, views: Views, step: Step, count: int) -> Non
     whole, apart = loss([views]), loss(micro_batches(views, count))
     if abs(whole - apart) > _ROUNDING * abs(whole):
         logger.warning(
-            "accumulate=%d: the first loss of %s is %.5f in parts and %.5f at once, since batch norm, the loss "
+            "accumulate=%d: the first loss of %s is %.5f in parts, %.5f at once, since batch norm, the loss "
             "or dropout depend on which images pass together; results are not those of the larger batch",
             count,
             method.name,

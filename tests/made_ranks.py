@@ -4,6 +4,7 @@ torchrun --standalone --nproc-per-node 2 -m tests.made_ranks OUT
 """
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,18 @@ from torch import Tensor, nn
 
 from ssl_zoo import create_backbone, create_dataset, create_method, fit, ranks
 from ssl_zoo.method import Method, Step, Views
+from ssl_zoo.bench.plugins import import_plugin
+from ssl_zoo.evaluation.encoder import Encoder
+from ssl_zoo.evaluation.features import extract_by_ranks
 from ssl_zoo.optim import OptimConfig
+from ssl_zoo.train import TrainingStopped
 
 BATCH, STEPS = 128, 5
+SIMCLR = str(Path(__file__).parent.parent / "examples" / "simclr.py")  # its negatives are other ranks' images
 _OPTIM = OptimConfig(name="sgd", lr=0.05, momentum=0.5)  # AdamW would blow rounding up to whole steps
 _DINO = {"out_dim": 64, "hidden_dim": 32, "bottleneck_dim": 16, "teacher_temperature_warmup_fraction": 0.0}
+
+_VIT = {"patch_size": 8, "depth": 1}
 
 # name -> method, its options, backbone and its options
 TRAININGS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
@@ -24,6 +32,8 @@ TRAININGS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
     "dino-sinkhorn": ("dino", {**_DINO, "centering": "sinkhorn"}, "resnet8", {"width": 8}),
     "byol": ("byol", {"hidden_dim": 32, "out_dim": 16}, "resnet8", {"width": 8}),
     "moco": ("moco", {"hidden_dim": 32, "out_dim": 16, "queue_size": 384}, "resnet8", {"width": 8}),
+    "dino-vit": ("dino", {**_DINO, "use_bn": False}, "vit_tiny", _VIT),
+    "simclr": ("simclr", {"hidden_dim": 32, "out_dim": 16}, "resnet8", {"width": 8}),
     "moco-3": ("moco", {"hidden_dim": 32, "out_dim": 16, "batch_norm_groups": 3}, "resnet8", {"width": 8}),
 }
 
@@ -31,6 +41,7 @@ TRAININGS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
 def made(name: str) -> Method:
     """The method of a training, from seed 0."""
     method, options, backbone, shape = TRAININGS[name]
+    import_plugin(SIMCLR)
     torch.manual_seed(0)
     network = create_backbone(backbone, 16, **shape)
     made = create_method(method, network, **{"optim": _OPTIM, **options}).double()
@@ -75,10 +86,27 @@ def trained(method: Method, **given: Any) -> dict[str, Any]:
     return {"logged": logged, "gradients": gradients, "state": method.state_dict()}
 
 
-def main(out: Path) -> None:
+def everything() -> dict[str, Any]:
+    """All trainings, that without batch norm in as many micro-batches as there are ranks; and features."""
     torch.set_num_threads(1)
-    done = {name: trained(made(name)) for name in TRAININGS}
-    torch.save(done, out / f"rank{ranks.index()}.pt")
+    parts = {"dino-vit": {"accumulate": ranks.count()}}
+    done: dict[str, Any] = {name: trained(made(name), **parts.get(name, {})) for name in TRAININGS}
+    torch.manual_seed(0)
+    encoder = Encoder(create_backbone("resnet8", 16, width=8), 16)
+    done["features"] = extract_by_ranks(encoder.embed, create_dataset("digits").split("train").images, 32)
+    return done
+
+
+def stopped(out: Path) -> None:
+    """Train MoCo until step 3, where it is stopped, with a checkpoint in `out`."""
+    asked: list[int] = []
+    with suppress(TrainingStopped):
+        trained(made("moco"), out=out, should_stop=lambda: asked.append(1) or len(asked) > 3)
+
+
+def main(out: Path) -> None:
+    torch.save(everything(), out / f"rank{ranks.index()}.pt")
+    stopped(out / "stopped")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,150 @@
+"""1 x 128 = 2 x 64 = 4 x 32: real processes over gloo compute what one does."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ssl_zoo import list_methods
+from ssl_zoo.bench.results import MEASURED
+from tests import made_ranks
+from tests.made_ranks import STEPS, TRAININGS, made, trained
+
+_ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return made_ranks.everything()
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def folder(request, tmp_path_factory):
+    out = tmp_path_factory.mktemp(f"ranks{request.param}")
+    torchrun("-m", "tests.made_ranks", out, ranks=request.param)
+    return out
+
+
+@pytest.fixture(scope="module")
+def shared(folder):
+    """What each rank ended with, the first one first."""
+    return [torch.load(file, weights_only=True) for file in sorted(folder.glob("rank*.pt"))]
+
+
+def torchrun(*command, ranks):
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", ranks]
+    subprocess.run(
+        [str(part) for part in (sys.executable, *launcher, *command)],
+        cwd=_ROOT,
+        env={**os.environ, "PYTHONPATH": str(_ROOT)},
+        check=True,
+    )
+
+
+def same(mine, theirs, tolerance=1e-9):
+    """States or gradients agree, up to rounding in the order of sums."""
+    assert mine.keys() == theirs.keys()
+    largest = max(value.abs().max().item() for value in mine.values())
+    for key, value in mine.items():
+        difference = (value.double() - theirs[key].double()).abs().max().item()
+        assert difference <= tolerance * largest, key
+
+
+def test_each_registered_method_is_trained():
+    assert {method for method, *_ in TRAININGS.values()} >= set(list_methods())
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_ranks_compute_what_one_process_does(alone, shared, name):
+    one, first = alone[name], shared[0][name]
+    assert len(one["logged"]) == STEPS
+    for mine, theirs in zip(one["logged"], first["logged"], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+    same(one["gradients"], first["gradients"])
+    same(one["state"], first["state"])
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_ranks_end_with_equal_states(shared, name):
+    for other in shared[1:]:
+        same(shared[0][name]["state"], other[name]["state"], tolerance=0)
+
+
+def test_ranks_extract_the_features_of_one_process_bit_for_bit(alone, shared):
+    for rank in shared:
+        assert torch.equal(rank["features"], alone["features"])
+
+
+def test_one_process_goes_on_with_what_ranks_began(alone, folder, tmp_path):
+    out = tmp_path / "stopped"
+    shutil.copytree(folder / "stopped", out)
+    resumed = trained(made("moco"), out=out)
+    assert resumed["logged"][0]["step"] == 4
+    same(alone["moco"]["state"], resumed["state"])
+
+
+def test_accumulating_equals_the_large_batch_where_images_do_not_meet(alone, caplog):
+    once = trained(made("dino-vit"), accumulate=4)
+    same(alone["dino-vit"]["gradients"], once["gradients"])
+    same(alone["dino-vit"]["state"], once["state"])
+    assert not caplog.records
+
+
+def test_accumulating_says_that_batch_norm_sees_less(alone, caplog):
+    trained(made("byol"), accumulate=4)
+    assert "accumulate=4: the first loss of byol" in caplog.text
+
+
+def test_the_bench_of_a_rank_that_died_says_so_and_goes_on(tmp_path):
+    out, rows = tmp_path / "bench", tmp_path / "undisturbed"
+    command = [
+        *(sys.executable, "-m", "ssl_zoo.cli", "bench", "--methods", "byol", "--dataset", "digits"),
+        *("--batch-size", "64", "--budget", "steps=40", "--quiet", "--set", "backbone.width=8"),
+        *("run.num_devices=2", "run.threads=1", "run.checkpoint_seconds=0", "run.log_every=5"),
+    ]
+    command[command.index("--set") : command.index("--set")] = ["--backbone", "resnet8"]
+    bench = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.PIPE, text=True)
+    checkpoint = out / "cells" / "byol-seed0" / "checkpoint.pt"
+    while not checkpoint.exists():
+        assert bench.poll() is None
+        time.sleep(0.05)
+    os.kill(_process_of_rank(1, bench.pid), signal.SIGKILL)
+    said, _ = bench.communicate()
+    assert bench.returncode == 1
+    assert "another rank is gone" in said or "ended by exit code 1" in said
+    assert subprocess.run([*command, "--out", str(out)], stdout=subprocess.DEVNULL).returncode == 0
+    subprocess.run([*command, "--out", str(rows)], stdout=subprocess.DEVNULL, check=True)
+    assert _row(out) == _row(rows)
+
+
+def _row(folder):
+    stored = json.loads((folder / "results.json").read_text())["rows"]
+    row = next(row for row in stored if row["label"] == "byol")
+    return {name: value for name, value in row.items() if name not in MEASURED}
+
+
+def _process_of_rank(rank, parent):
+    """The process that torchrun, started by `parent`, gave this rank."""
+    for status in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            variables = status.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"RANK={rank}".encode() in variables and _descends(int(status.parent.name), parent):
+            return int(status.parent.name)
+    raise AssertionError(f"no process of rank {rank}")
+
+
+def _descends(process, ancestor):
+    while process > 1:
+        if process == ancestor:
+            return True
+        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    return False
