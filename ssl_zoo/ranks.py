@@ -106,7 +106,7 @@ def gather(x: Tensor, dim: int = 0) -> Tensor:
 
 def own(x: Tensor, dim: int = 0) -> Tensor:
     """This rank's part of what lies along `dim` as `gather` returns it."""
-    return x.chunk(count(), dim)[index()]
+    return x if count() == 1 else x.chunk(count(), dim)[index()]
 
 
 def anywhere(flag: bool, device: torch.device) -> bool:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ssl_zoo import create_backbone, create_dataset, create_method, fit, ranks
-from ssl_zoo.method import Method, Step, Views
 from ssl_zoo.bench.plugins import import_plugin
 from ssl_zoo.evaluation.encoder import Encoder
 from ssl_zoo.evaluation.features import extract_by_ranks
+from ssl_zoo.method import Method, Step, Views
 from ssl_zoo.optim import OptimConfig
 from ssl_zoo.train import TrainingStopped
 
