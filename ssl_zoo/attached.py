@@ -5,12 +5,15 @@ Nothing here imports torch: that is up to the process of the cell.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+
+from ssl_zoo.spare import Forked, fork, spare
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
@@ -29,22 +32,32 @@ def start(
 
 
 class RayWorker:
-    """What a Ray actor does: it runs the process of a cell, and stops it when it is told."""
+    """What a Ray actor does: it runs the processes of cells, one after the other, and stops one when told."""
 
-    def run(self, file: str, threads: int) -> Iterator[bytes | int]:
-        """What the process says, line by line, and at last its exit code."""
-        with Path(file).with_name("log.txt").open("ab") as log:
-            self._process = start(Path(file), log, threads)
+    def __init__(self, threads: int) -> None:
+        os.environ.update(dict.fromkeys(THREADS, str(threads)))  # Ray has set them for itself
+        self._spare = spare()
+        self._spare.__enter__()  # ends with this process
+        self._process: subprocess.Popen[bytes] | Forked | None = None
+        self._stopped = False
+
+    def run(self, file: str, threads: int) -> Iterator[bytes | int | None]:
+        """What the process of a cell says, line by line, and at last its exit code."""
         yield STARTING.encode()
+        with Path(file).with_name("log.txt").open("ab") as log:
+            self._process = fork(Path(file), log) or start(Path(file), log, threads)
+        if self._stopped:  # meanwhile
+            self.stop()
         assert self._process.stdout is not None
         with self._process.stdout as lines:
-            for line in lines:  # Ray sends to what it iterates, which a file does not take from `yield from`
-                yield line
+            yield from (line for line in lines)  # a generator, as Ray sends to what it iterates
         yield self._process.wait()
 
     def stop(self) -> None:
         """End the training after the current step, with a checkpoint."""
-        self._process.terminate()
+        self._stopped = True
+        if self._process:
+            self._process.send_signal(signal.SIGTERM)
 
 
 class SlurmJob:

@@ -56,7 +56,6 @@ class Attempt:
     def __init__(self, cell: Cell, folder: Path, emit: Emit) -> None:
         self.cell = cell
         self.status = ""
-        self.begun = False
         self._folder = folder
         self._emit = emit
 
@@ -65,7 +64,6 @@ class Attempt:
 
         Raises OSError when the disk is full.
         """
-        self.begun = True
         try:
             event = json.loads(line)
             kind = event["event"]
