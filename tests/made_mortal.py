@@ -11,7 +11,7 @@ from ssl_zoo.bench.results import Results
 
 STEPS = 9  # a step is measured with another total
 MORTAL_AT = 5
-RUN = {"device": "cpu", "threads": 2, "log_every": 1, "checkpoint_seconds": 0}
+RUN = {"device": "cpu", "threads": 1, "log_every": 1, "checkpoint_seconds": 0}
 
 
 def small(folder: Path, **fields: object) -> dict[str, object]:
@@ -24,6 +24,7 @@ def small(folder: Path, **fields: object) -> dict[str, object]:
         "backbone": {"name": "resnet8", "width": 8},
         "batch_size": 25,
         "budget": {"steps": STEPS},
+        "evaluation": {"curve": 1},
         "plugins": [str(folder / "mortal_method.py")],
     } | fields
 

@@ -28,7 +28,7 @@ def test_a_job_that_is_preempted_is_requeued_and_goes_on_from_the_checkpoint(req
     # the step in which the signal came is ended, and taken once
     whole = [*range(STEPS)]
     assert steps_taken(requeued, "requeued") == [whole[: MORTAL_AT + 1], whole[MORTAL_AT + 1 :]]
-    said = "".join(log.read_text() for log in (requeued / "slurm" / "slurm").glob("*_0_log.*"))
+    said = "".join(log.read_text() for log in (requeued / "slurm" / "slurm").glob("*_log.out"))
     assert said.count("this job is preempted") == said.count("Requeued job") == 1
 
 
