@@ -65,11 +65,3 @@ def test_without_sbatch_or_submitit_the_way_out_is_named_and_nothing_is_written(
     assert run_here(*COMMAND, "--out", tmp_path / "run") == 2
     assert "pip install 'ssl-zoo[slurm]'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    "given", ["minutes=0", "cluster=pbs", "parameters=x", "partition=3", "queue=a", "minutes=1.5"]
-)
-def test_wrong_fields_are_refused_by_name(given, capsys):
-    assert run_here(*COMMAND, "--set", f"run.slurm.{given}") == 2
-    assert f"run.slurm.{given.partition('=')[0]}" in capsys.readouterr().err
