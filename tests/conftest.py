@@ -18,6 +18,8 @@ torch.set_num_threads(1)  # tensors are small: more threads would wait for each 
 _LONGEST = (
     "bench",
     "spare",
+    "ray",
+    "slurm",
     "faults",
     "resume",
     "docs",

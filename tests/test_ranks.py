@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from ssl_zoo import list_methods
+from ssl_zoo.attached import torchrun
 from ssl_zoo.bench.results import MEASURED
 from tests import made_ranks
 from tests.made_ranks import STEPS, TRAININGS, made, trained
@@ -25,10 +26,18 @@ def alone():
     return made_ranks.everything()
 
 
-@pytest.fixture(scope="module", params=[2, 4])
+@pytest.fixture(scope="module", params=[(2, 1), (1, 4)], ids=["2 machines", "4 ranks"])
 def folder(request, tmp_path_factory):
-    out = tmp_path_factory.mktemp(f"ranks{request.param}")
-    torchrun("-m", "tests.made_ranks", out, ranks=request.param)
+    """What ranks have written, on so many machines, which are all this one, and so many on each."""
+    machines, here = request.param
+    out = tmp_path_factory.mktemp("ranks")
+    launched = []
+    for machine in range(machines):
+        place = ["--node-rank", machine, "--master-addr", "127.0.0.1", "--master-port", 29_517]
+        launcher = torchrun(here, *(["--nnodes", machines, *place] if machines > 1 else []))
+        command = [sys.executable, *launcher, "-m", "tests.made_ranks", out]
+        launched.append(subprocess.Popen(list(map(str, command)), cwd=_ROOT))
+    assert [process.wait() for process in launched] == [0] * machines
     return out
 
 
@@ -36,16 +45,6 @@ def folder(request, tmp_path_factory):
 def shared(folder):
     """What each rank ended with, the first one first."""
     return [torch.load(file, weights_only=True) for file in sorted(folder.glob("rank*.pt"))]
-
-
-def torchrun(*command, ranks):
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", ranks]
-    subprocess.run(
-        [str(part) for part in (sys.executable, *launcher, *command)],
-        cwd=_ROOT,
-        env={**os.environ, "PYTHONPATH": str(_ROOT)},
-        check=True,
-    )
 
 
 def same(mine, theirs, tolerance=1e-9):

@@ -130,7 +130,8 @@ def test_a_forked_cell_has_the_threads_planned_and_its_words_are_kept(made, read
     cell = made("tell", threads=2)
     status, events, result = run(cell)
     assert status == "done"
-    assert [event["event"] for event in events] == ["training", *["log"] * STEPS, "evaluating", "finished"]
+    told = ["starting", "training", *["log"] * STEPS, "evaluating", "finished"]
+    assert [event["event"] for event in events] == told
     pools, variables, torchs, cuda, parent = json.loads((cell[1] / "log.txt").read_text())
     assert {api for api, _ in pools} == {"blas", "openmp"}
     assert {count for _, count in pools} == {2}

@@ -86,6 +86,11 @@ class Cell(BaseModel):
     plugins: list[str]
 
     @property
+    def ranks(self) -> int:
+        """How many processes share it on each machine; what is not trained takes one."""
+        return self.num_devices if self.steps else 1
+
+    @property
     def folder(self) -> str:
         return cell_name(self.label, self.seed)
 

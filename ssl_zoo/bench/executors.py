@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ssl_zoo import ranks
-from ssl_zoo.attached import STARTING, start
+from ssl_zoo.attached import STARTING, start, torchrun
 from ssl_zoo.bench.cells import FINISHED, Cell, Emit, identity, read_result
 from ssl_zoo.bench.run_config import RunConfig
 from ssl_zoo.files import write_text
@@ -66,7 +66,6 @@ class Attempt:
     def __init__(self, cell: Cell, folder: Path, emit: Emit) -> None:
         self.cell = cell
         self.status = ""
-        self.begun = False
         self._folder = folder
         self._emit = emit
 
@@ -75,7 +74,6 @@ class Attempt:
 
         Raises OSError when the disk is full.
         """
-        self.begun = True
         try:
             event = json.loads(line)
             kind = event["event"]
@@ -109,8 +107,8 @@ def local(cell: Cell, folder: Path, emit: Emit) -> str:
     with (folder / "log.txt").open("ab") as log:
         file = folder / "cell.json"
         attempt.hear(STARTING)
-        forked = fork(file, log) if cell.num_devices == 1 else None
-        process = forked or start(file, log, cell.threads, cell.num_devices)
+        forked = fork(file, log) if cell.ranks == 1 else None
+        process = forked or start(file, log, cell.threads, torchrun(cell.ranks))
         assert process.stdout is not None
         try:
             with process.stdout as lines:

@@ -18,15 +18,12 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError("run.executor=ray needs an extra: pip install 'ssl-zoo[ray]'") from error
 
 _ACTOR: Any = ray.remote(RayWorker)
-_CALLS = (
-    2  # at once: `stop` is heard while `run` waits, where a task would be interrupted after its next word
-)
 
 logger = logging.getLogger(__name__)
 
 
 def on_ray(todo: deque[Cell], cells: Path, follow: Follow, *, address: str | None) -> Ended:
-    """Run each cell in an actor that holds its CPUs and GPU; all machines have to see the folder `cells`.
+    """Run the cells in actors that hold the CPUs and GPU of one; all machines have to see the folder `cells`.
 
     `address` names a cluster; None: one on this machine, from the beginning to the end. Closed before the
     end, it stops the cells with a checkpoint. Raises ConnectionError if there is no such cluster.
@@ -35,32 +32,43 @@ def on_ray(todo: deque[Cell], cells: Path, follow: Follow, *, address: str | Non
         return
     with _connected(address):
         _warn_if_too_large(todo[0])
-        held: dict[Any, tuple[Any, Attempt]] = {}  # by the stream of what a process says
+        idle: dict[Any, Any] = {}  # workers, by what is there once they can work
+        busy: dict[Any, tuple[Any, Attempt]] = {}  # workers and their cells, by the stream of what those say
         try:
-            while todo or held:
-                while todo:
-                    cell = todo.popleft()
-                    folder = (cells / cell.folder).absolute()
+            while todo or busy:
+                for cell in [*todo][len(idle) :]:
                     worker = _worker(cell)
-                    words: Any = worker.run.remote(str(folder / "cell.json"), cell.threads, cell.num_devices)
-                    held[words] = worker, Attempt(cell, folder, follow(cell))
-                words = ray.wait([*held], num_returns=1)[0][0]
-                worker, attempt = held[words]
+                    idle[worker.__ray_ready__.remote()] = worker
+                first: Any = ray.wait([*idle, *busy])[0][0]
+                if first in idle:
+                    worker = idle.pop(first)
+                    if todo:
+                        cell = todo.popleft()
+                        folder = (cells / cell.folder).absolute()
+                        words = worker.run.remote(str(folder / "cell.json"), cell.ranks)
+                        busy[words] = worker, Attempt(cell, folder, follow(cell))
+                    else:
+                        ray.kill(worker)
+                    continue
+                worker, attempt = busy[first]
                 try:
-                    word: Any = ray.get(next(words))
+                    word: Any = ray.get(next(first))
                     if isinstance(word, bytes):
                         attempt.hear(word)
                         continue
                     how = reason(word)
+                    idle[worker.__ray_ready__.remote()] = worker
                 except ray.exceptions.RayError as error:
+                    ray.kill(worker)
                     how = f"the loss of its Ray worker ({_words(error)})"
-                del held[words]
-                ray.kill(worker)  # its CPUs are free at once
+                del busy[first]
                 yield attempt.cell, attempt.end(how)
         finally:
-            for worker, attempt in held.values():
-                _ = worker.stop.remote() if attempt.begun else ray.kill(worker)
-            for words in held:
+            for worker in idle.values():
+                ray.kill(worker)
+            for worker, _ in busy.values():
+                worker.stop.remote()
+            for words in busy:
                 for _ in words:
                     pass  # until the process has left
 
@@ -85,7 +93,9 @@ def _connected(address: str | None) -> Iterator[None]:
 
 
 def _worker(cell: Cell) -> Any:
-    return _ACTOR.options(num_cpus=_cpus(cell), num_gpus=_gpus(cell), max_concurrency=_CALLS).remote()
+    """An actor with what a cell needs, and room for two calls: `stop` is heard while `run` waits."""
+    actor = _ACTOR.options(num_cpus=_cpus(cell), num_gpus=_gpus(cell), max_concurrency=2)
+    return actor.remote(cell.threads)
 
 
 def _cpus(cell: Cell) -> int:

@@ -53,6 +53,7 @@ def create_jobs(folder: Path, run: RunConfig, cell: Cell) -> submitit.AutoExecut
     jobs.update_parameters(
         name="ssl-zoo",
         timeout_min=slurm.minutes,
+        nodes=cell.num_nodes,
         cpus_per_task=cell.threads * cell.num_devices,
         gpus_per_node=cell.num_devices if cell.device.startswith("cuda") else None,
         slurm_partition=slurm.partition,
@@ -94,8 +95,8 @@ class _Job:
 def _submit(batch: list[Cell], cells: Path, follow: Follow, run: RunConfig) -> list[_Job]:
     jobs = create_jobs(cells.parent / "slurm", run, batch[0])
     files = [str(cells / cell.folder / "cell.json") for cell in batch]
-    threads, devices = [cell.threads for cell in batch], [cell.num_devices for cell in batch]
-    handles = jobs.map_array(SlurmJob(), files, threads, devices)
+    given = ((cell.threads, cell.ranks, cell.num_nodes) for cell in batch)
+    handles = jobs.map_array(SlurmJob(), files, *zip(*given, strict=True))
     return [
         _Job(handle, Attempt(cell, cells / cell.folder, follow(cell)))
         for handle, cell in zip(handles, batch, strict=True)
