@@ -1,6 +1,5 @@
 """1 x 128 = 2 x 64 = 4 x 32: real processes over gloo compute what one does."""
 
-import json
 import os
 import shutil
 import signal
@@ -11,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_command import DIGITS, command_line, timeless
 
 from ssl_zoo import list_methods
 from ssl_zoo.attached import torchrun
-from ssl_zoo.bench.results import MEASURED
+from ssl_zoo.bench.cells import Cell, read_result
+from ssl_zoo.bench.executors import local
 from tests import made_ranks
 from tests.made_ranks import STEPS, TRAININGS, made, trained
 
@@ -102,31 +103,26 @@ def test_accumulating_says_that_batch_norm_sees_less(alone, caplog):
 
 
 def test_the_bench_of_a_rank_that_died_says_so_and_goes_on(tmp_path):
-    out, rows = tmp_path / "bench", tmp_path / "undisturbed"
-    command = [
-        *(sys.executable, "-m", "ssl_zoo.cli", "bench", "--methods", "byol", "--dataset", "digits"),
-        *("--batch-size", "64", "--budget", "steps=40", "--quiet", "--set", "backbone.width=8"),
-        *("run.num_devices=2", "run.threads=1", "run.checkpoint_seconds=0", "run.log_every=5"),
-    ]
-    command[command.index("--set") : command.index("--set")] = ["--backbone", "resnet8"]
-    bench = subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.PIPE, text=True)
-    checkpoint = out / "cells" / "byol-seed0" / "checkpoint.pt"
-    while not checkpoint.exists():
+    out, other = tmp_path / "bench", tmp_path / "undisturbed"
+    command = [*DIGITS, "--methods", "byol", "--batch-size", "64", "--budget", "steps=40", "--out", out]
+    command += ["--set", "run.num_devices=2", "run.checkpoint_seconds=0", "run.log_every=5"]
+    bench = subprocess.Popen(command_line(*command), stdout=subprocess.PIPE, text=True)
+    cell = out / "cells" / "byol-seed0"
+    while not (cell / "checkpoint.pt").exists():
         assert bench.poll() is None
         time.sleep(0.05)
     os.kill(_process_of_rank(1, bench.pid), signal.SIGKILL)
     said, _ = bench.communicate()
     assert bench.returncode == 1
     assert "another rank is gone" in said or "ended by exit code 1" in said
-    assert subprocess.run([*command, "--out", str(out)], stdout=subprocess.DEVNULL).returncode == 0
-    subprocess.run([*command, "--out", str(rows)], stdout=subprocess.DEVNULL, check=True)
-    assert _row(out) == _row(rows)
 
-
-def _row(folder):
-    stored = json.loads((folder / "results.json").read_text())["rows"]
-    row = next(row for row in stored if row["label"] == "byol")
-    return {name: value for name, value in row.items() if name not in MEASURED}
+    other.mkdir()
+    shutil.copy(cell / "cell.json", other)
+    planned = Cell.model_validate_json((other / "cell.json").read_text())
+    went_on = []
+    assert [local(planned, folder, went_on.append) for folder in (cell, other)] == ["done", "done"]
+    assert 5 < went_on[2]["step"] < 40  # after those that said that it starts and trains
+    assert timeless(read_result(cell)) == timeless(read_result(other))
 
 
 def _process_of_rank(rank, parent):

@@ -36,19 +36,17 @@ def on_ray(todo: deque[Cell], cells: Path, follow: Follow, *, address: str | Non
         busy: dict[Any, tuple[Any, Attempt]] = {}  # workers and their cells, by the stream of what those say
         try:
             while todo or busy:
+                if not todo:
+                    _dismiss(idle)
                 for cell in [*todo][len(idle) :]:
                     worker = _worker(cell)
                     idle[worker.__ray_ready__.remote()] = worker
                 first: Any = ray.wait([*idle, *busy])[0][0]
                 if first in idle:
-                    worker = idle.pop(first)
-                    if todo:
-                        cell = todo.popleft()
-                        folder = (cells / cell.folder).absolute()
-                        words = worker.run.remote(str(folder / "cell.json"), cell.ranks)
-                        busy[words] = worker, Attempt(cell, folder, follow(cell))
-                    else:
-                        ray.kill(worker)
+                    worker, cell = idle.pop(first), todo.popleft()
+                    folder = (cells / cell.folder).absolute()
+                    words = worker.run.remote(str(folder / "cell.json"), cell.ranks)
+                    busy[words] = worker, Attempt(cell, folder, follow(cell))
                     continue
                 worker, attempt = busy[first]
                 try:
@@ -64,8 +62,7 @@ def on_ray(todo: deque[Cell], cells: Path, follow: Follow, *, address: str | Non
                 del busy[first]
                 yield attempt.cell, attempt.end(how)
         finally:
-            for worker in idle.values():
-                ray.kill(worker)
+            _dismiss(idle)
             for worker, _ in busy.values():
                 worker.stop.remote()
             for words in busy:
@@ -100,6 +97,12 @@ def _worker(cell: Cell) -> Any:
 
 def _cpus(cell: Cell) -> int:
     return cell.threads * cell.num_devices
+
+
+def _dismiss(workers: dict[Any, Any]) -> None:
+    for worker in workers.values():
+        ray.kill(worker)
+    workers.clear()
 
 
 def _gpus(cell: Cell) -> int:
