@@ -29,7 +29,7 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SHORT = ["--budget", "steps=2", "--set", "run.executor=inline", "run.threads=1"]
+SHORT = ["--budget", "steps=2", "--executor", "inline", "--set", "run.threads=1"]
 NARROW = ["--backbone", "resnet8", "--batch-size", "16", "--set", "backbone.width=8"]
 
 

@@ -157,7 +157,7 @@ def test_inline_equals_local(digits, tmp_path):
 def test_cifar10_trained_methods_beat_the_untrained_backbone(tmp_path):
     code = run_here(
         *("bench", "--methods", "dino", "byol", "moco", "--dataset", "cifar10", "--budget", "steps=175"),
-        *("--batch-size", 128, "--backbone", "resnet8", "--set", "backbone.width=16"),
+        *("--batch-size", 128, "--backbone", "resnet8", "--set", "backbone.width=8"),
         *("run.threads=1", "evaluation.curve=1"),
         *("--out", tmp_path / "run"),
     )

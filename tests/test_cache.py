@@ -40,6 +40,8 @@ def test_images_are_decoded_once_and_mapped_afterwards(home: Path, monkeypatch: 
     assert len(opened) == 12 + 4
     assert torch.equal(first.images, second.images)
     assert torch.equal(first.labels, second.labels)
+    if (maps := Path("/proc/self/maps")).exists():  # Linux tells which files are mapped
+        assert maps.read_text().count(os.path.realpath(cache.cache_dir())) == 2
     first.images[0] = 0  # copy on write: nobody else sees it
     assert not torch.equal(first.images, second.images)
     assert torch.equal(create_dataset("cifar10", home).split("train").images, second.images)

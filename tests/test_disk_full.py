@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from made_command import DIGITS, run_here, ssl_zoo_command, timeless
+from made_command import DIGITS, run_here, timeless
 
 from ssl_zoo.bench.results import Results
 
@@ -25,22 +25,19 @@ def small_disk(tmp_path):
     subprocess.run(["umount", disk], check=True)
 
 
-def test_a_full_disk_is_said_and_the_bench_goes_on_once_there_is_space(small_disk, tmp_path):
+def test_a_full_disk_is_said_and_the_bench_goes_on_once_there_is_space(small_disk, tmp_path, capsys):
     disk, enlarge = small_disk
     command = [*DIGITS, "--methods", "byol", "moco", "--budget", "steps=12"]
-    full = ssl_zoo_command(*command, "--out", disk / "run")
-    assert full.returncode == 1
-    assert "no space left to write" in full.stderr
-    assert "make space and run the same command again" in full.stderr
-    assert "Traceback" not in full.stderr
+    assert run_here(*command, "--out", disk / "run") == 1
+    said = capsys.readouterr().err
+    assert "no space left to write" in said
+    assert "make space and run the same command again" in said
+    assert "Traceback" not in said
     assert not list(disk.rglob("*.tmp"))
     assert not list((disk / "run" / "cells").glob("*/result.json")) or Results.load(disk / "run").rows
     assert enlarge().returncode == 0
 
-    again = ssl_zoo_command(*command, "--out", disk / "run")
-    assert again.returncode == 0, again.stderr
-    assert run_here(*command, "--executor", "inline", "--out", tmp_path / "undisturbed") == 0
-    rows = [
-        list(map(timeless, Results.load(folder).rows)) for folder in (disk / "run", tmp_path / "undisturbed")
-    ]
+    ends = (disk / "run", tmp_path / "undisturbed")
+    assert [run_here(*command, "--executor", "inline", "--out", out) for out in ends] == [0, 0]
+    rows = [list(map(timeless, Results.load(out).rows)) for out in ends]
     assert rows[0] == rows[1]

@@ -5,7 +5,9 @@ import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ssl_zoo.data.decode import BadImage, Window, read_rgb, shown
@@ -21,7 +23,7 @@ class Photos:
 
     def __init__(
         self,
-        files: Sequence[str | Path],
+        files: Sequence[str | Path] | NDArray[np.bytes_],
         content: Tensor,
         sides: Tensor,
         *,
@@ -29,7 +31,8 @@ class Photos:
         spans: Tensor | None = None,
         window: Window = "dtype",
     ) -> None:
-        self.files = [os.fspath(file) for file in files]  # a million strings are light, Path objects are not
+        # one array: workers count references to what they read, which would copy strings into each of them
+        self.files = np.array([os.fsencode(file) for file in files], np.bytes_)
         self.content = content
         self.sides = sides
         self.grey = grey
@@ -42,7 +45,7 @@ class Photos:
     def __getitem__(self, index: Tensor) -> "Photos":
         """The photos at `index` [K] int64, in that order."""
         spans = None if self.spans is None else self.spans[index]
-        files = [self.files[i] for i in index.tolist()] if spans is None else self.files
+        files = self.files[index.numpy()] if spans is None else self.files
         content, sides = self.content[index], self.sides[index]
         return Photos(files, content, sides, grey=self.grey, spans=spans, window=self.window)
 
@@ -52,16 +55,19 @@ class Photos:
         Raises BadImage, a ValueError that names the file and what is wrong, and OSError for missing packs.
         """
         if self.spans is None:
-            return read_rgb(Path(self.files[position]), self.window, at_least)
+            return read_rgb(Path(self._name(position)), self.window, at_least)
         file, start, size = self.spans[position].tolist()
-        with open(self.files[file], "rb") as pack:
+        with open(self._name(file), "rb") as pack:
             pack.seek(start)
             data = pack.read(size)
         try:
             return read_rgb(data, self.window, at_least)
         except BadImage as error:
-            name = f"{shown(self.files[file])}, bytes {start} to {start + size}"
+            name = f"{shown(self._name(file))}, bytes {start} to {start + size}"
             raise BadImage(error.reason, error.advice, name) from error
+
+    def _name(self, file: int) -> str:
+        return os.fsdecode(self.files[file])
 
 
 def write_pack(path: Path, images: Iterable[bytes]) -> Tensor:
