@@ -203,6 +203,7 @@ def reproduce(
         The folder for the second run; default `<run>-again`. The same command goes on where it stopped.
     """
     from rich.console import Console
+    from rich.markup import escape
 
     from ssl_zoo.bench.progress import Progress
     from ssl_zoo.bench.reproduce import reproduce as run_again
@@ -210,5 +211,5 @@ def reproduce(
     found = run_again(run, out=out, data_dir=data_dir, only=cells or (), progress=Progress())
     console = Console(highlight=False)
     for cell in found:
-        console.print(f"{cell.cell:<18} [bold]{cell.verdict}[/]: {cell.words}")
+        console.print(f"{cell.cell:<18} [bold]{cell.verdict}[/]: {escape(cell.words)}")
     return 0 if all(cell.agrees for cell in found) else 1

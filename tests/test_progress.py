@@ -43,6 +43,15 @@ def test_a_finished_cell_says_its_score_and_learning_rate(row, line) -> None:
     assert console.file.getvalue() == line + "\n"
 
 
+@pytest.mark.parametrize("say", ["finished", "restarting"])
+def test_an_error_is_shown_as_it_is_written(say) -> None:
+    console = Console(file=io.StringIO(), width=160, color_system=None)
+    cell, error = SimpleNamespace(folder="dino-seed0"), "[/usr/lib/gloo/pair.cc:545] closed by [127.0.0.1]"
+    given = ("failed", {"error": error}) if say == "finished" else (error,)
+    getattr(Progress(console=console), say)(cell, *given)
+    assert error in console.file.getvalue()
+
+
 def test_a_finished_trial_says_how_it_did_on_the_selection() -> None:
     console = Console(file=io.StringIO(), width=160, color_system=None)
     result = {"final_metrics": {"curve_knn_top1": 0.25}, "train_seconds": 9.0, "steps": 62, "lr": 0.002}

@@ -104,7 +104,7 @@ def test_accumulating_says_that_batch_norm_sees_less(alone, caplog):
 
 def test_the_bench_of_a_rank_that_died_says_so_and_goes_on(tmp_path):
     out, other = tmp_path / "bench", tmp_path / "undisturbed"
-    command = [*DIGITS, "--methods", "byol", "--batch-size", "64", "--budget", "steps=40", "--out", out]
+    command = [*DIGITS, "--methods", "byol", "--budget", "steps=40", "--out", out]
     command += ["--set", "run.num_devices=2", "run.checkpoint_seconds=0", "run.log_every=5"]
     bench = subprocess.Popen(command_line(*command), stdout=subprocess.PIPE, text=True)
     cell = out / "cells" / "byol-seed0"

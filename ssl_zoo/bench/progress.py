@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import rich.progress as bars
 from rich.console import Console
+from rich.markup import escape
 
 from ssl_zoo.bench.cells import Cell, Emit
 from ssl_zoo.bench.plan import Plan
@@ -62,8 +63,8 @@ class Progress:
         labels = ", ".join(dict.fromkeys(cell.label for cell in plan.cells))
         seeds = len({cell.seed for cell in plan.cells})
         say(
-            f"[bold]{shared.dataset}[/]  {shared.images:,} images at {shared.image_size} px, "
-            f"{shared.backbone.name}" + (f" from {shared.init}" if shared.init else "")
+            f"[bold]{escape(shared.dataset)}[/]  {shared.images:,} images at {shared.image_size} px, "
+            f"{shared.backbone.name}" + (f" from {escape(shared.init)}" if shared.init else "")
         )
         say(f"{len(plan.cells)} cells: {labels}; {seeds} seed{'s' if seeds > 1 else ''}")
         steps = {cell.label: f"{cell.steps:,}" for cell in plan.cells if cell.steps}
@@ -75,14 +76,16 @@ class Progress:
             f"{whose} of {shared.batch_size} images, "
             f"{shared.precision}, {plan.cells[0].threads} threads on {plan.cells[0].device}"
         )
-        say(f"about {cost['minutes']:.1f} minutes of training, {cost['bytes'] / 1e6:.0f} MB, in {folder}")
+        say(
+            f"about {cost['minutes']:.1f} minutes of training, {cost['bytes'] / 1e6:.0f} MB, in {escape(str(folder))}"
+        )
         if cost["minutes"] > cost["long_minutes"]:
             (unit, amount), *_ = shared.budget.items()
             fitting = amount * cost["fitting"]
             whole = unit in ("images", "steps")
             say(f"to be done in 10 minutes: --budget {unit}={int(fitting) if whole else f'{fitting:.3g}'}")
         for note in plan.notes:
-            say(f"[yellow]note[/] {note}")
+            say(f"[yellow]note[/] {escape(note)}")
 
     def follow(self, cell: Cell) -> Emit:
         """A receiver of the cell's events, shown as a bar while its process runs."""
@@ -117,11 +120,15 @@ class Progress:
         self._say(f"[dim]{cell.folder:<18} finished before, kept[/]")
 
     def restarting(self, cell: Cell, error: str) -> None:
-        self.console.print(f"[yellow]{cell.folder:<18} starts again[/] after {error}", highlight=False)
+        self.console.print(
+            f"[yellow]{cell.folder:<18} starts again[/] after {escape(error)}", highlight=False
+        )
 
     def finished(self, cell: Cell, status: str, result: dict[str, Any]) -> None:
         if status == "failed":
-            self.console.print(f"[red]{cell.folder:<18} {status}[/] {result['error']}", highlight=False)
+            self.console.print(
+                f"[red]{cell.folder:<18} {status}[/] {escape(result['error'])}", highlight=False
+            )
             return
         rate = f", lr {result['lr']:g}" if result["lr"] else ""
         early = f"[red]collapsed[/] at step {result['steps']}, " if status == "collapsed" else ""
@@ -136,9 +143,9 @@ class Progress:
     def show(self, results: "Results") -> None:
         """The table, and where everything lies."""
         for words in results.broken:
-            self.console.print(f"[red]unequal:[/] {words}", highlight=False)
+            self.console.print(f"[red]unequal:[/] {escape(words)}", highlight=False)
         self.console.print(render_table(results.as_dict(), results.folder))
-        self.console.print(f"{results.folder / 'report.html'}", style="bold", highlight=False)
+        self.console.print(escape(f"{results.folder / 'report.html'}"), style="bold", highlight=False)
 
     def _say(self, line: str) -> None:
         if not self.quiet:
