@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
+from subprocess import Popen
 
 from ssl_zoo import ranks
 from ssl_zoo.attached import STARTING, start, torchrun
@@ -122,6 +123,9 @@ def local(cell: Cell, folder: Path, emit: Emit) -> str:
             except KeyboardInterrupt:
                 process.send_signal(signal.SIGKILL)
             raise
+        finally:
+            if isinstance(process, Popen) and process.stdin:
+                process.stdin.close()
     if attempt.status == "stopped":
         raise KeyboardInterrupt
     return attempt.end(reason(code))

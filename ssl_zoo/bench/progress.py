@@ -76,9 +76,8 @@ class Progress:
             f"{whose} of {shared.batch_size} images, "
             f"{shared.precision}, {plan.cells[0].threads} threads on {plan.cells[0].device}"
         )
-        say(
-            f"about {cost['minutes']:.1f} minutes of training, {cost['bytes'] / 1e6:.0f} MB, in {escape(str(folder))}"
-        )
+        need = f"{cost['minutes']:.1f} minutes of training, {cost['bytes'] / 1e6:.0f} MB"
+        say(f"about {need}, in {escape(str(folder))}")
         if cost["minutes"] > cost["long_minutes"]:
             (unit, amount), *_ = shared.budget.items()
             fitting = amount * cost["fitting"]
