@@ -214,6 +214,25 @@ def words(row: Record) -> str:
     )
 
 
+def table(stored: Record) -> str:
+    """Memory against images seen, a row for each folder; images per second, one for each number of workers."""
+    rows = [
+        ["images", "MB of files", "MB for the list", "MB in training, early", "late", "bytes an image seen"]
+    ]
+    rows.append(["---"] * 6)
+    for row in stored["memory"]:
+        seen = row["seen"]
+        held = (row["bytes_of_files"], row["listed"], seen[len(seen) // 4][1], seen[-1][1])
+        slope = f"{row['slope']:+.0f} ± {2 * row['slope_error']:.0f}"
+        rows.append([f"{row['images']:,}", *(f"{size / 1e6:,.0f}" for size in held), slope])
+    rows += [[], ["workers", "views of so many images a second", "trained on"], ["---"] * 3]
+    for row in stored["throughput"]:
+        rates = [sorted(row[what]) for what in ("views", "training")]
+        spread = [f"{statistics.median(rate):.0f} ({rate[0]:.0f} to {rate[-1]:.0f})" for rate in rates]
+        rows.append([str(row["workers"]), *spread])
+    return "".join(f"| {' | '.join(row)} |\n" if row else "\n" for row in rows)
+
+
 def minutes(began: float) -> float:
     return (time.perf_counter() - began) / 60
 

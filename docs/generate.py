@@ -1,4 +1,4 @@
-"""Write what can be computed into the pages: docs/cli.md, and the blocks of docs/methods/*.md.
+"""Write what can be computed into the pages: docs/cli.md, and the blocks of others.
 
 python docs/generate.py
 
@@ -7,6 +7,7 @@ fields: METHOD      rows by hand, but for the default, which is the configuratio
 recipes: METHOD     the defaults beside benchmarks/recipes, field by field
 log: RUN | RUN      what runs of benchmarks/results/mistakes.json logged
 says: REFUSAL       an error message of benchmarks/refusals.py, as it is raised now
+measured: NAME      the table that benchmarks/NAME.py makes of benchmarks/results/NAME.json
 """
 
 import json
@@ -24,7 +25,7 @@ from ssl_zoo.registry import method_class
 
 DOCS = Path(__file__).parent
 CLI = DOCS / "cli.md"
-METHODS = sorted((DOCS / "methods").glob("*.md"))
+PAGES = [*sorted((DOCS / "methods").glob("*.md")), DOCS / "scaling.md", DOCS / "data.md"]
 BENCHMARKS = DOCS.parent / "benchmarks"
 
 _LOGGED = {
@@ -50,6 +51,7 @@ def render_blocks(page: str) -> str:
         "recipes": recipes,
         "log": log,
         "says": says,
+        "measured": measured,
     }
 
     def block(found: re.Match[str]) -> str:
@@ -115,6 +117,13 @@ def says(refusal: str, _: str) -> str:
     return f"```\n{raised}\n```\n"
 
 
+def measured(name: str, _: str) -> str:
+    """The numbers of a benchmark."""
+    stored = json.loads((BENCHMARKS / "results" / f"{name}.json").read_text())
+    made: str = runpy.run_path(str(BENCHMARKS / f"{name}.py"))["table"](stored)
+    return made
+
+
 def settings(config: MethodConfig) -> dict[str, str]:
     """Every field of a configuration in words; `optim` field by field, `views` in a line."""
     values = {name: words(value) for name, value in config if name not in ("optim", "views")}
@@ -147,5 +156,5 @@ def table(header: list[str], rule: list[str], rows: list[list[str]]) -> str:
 
 if __name__ == "__main__":
     CLI.write_text(render())
-    for page in METHODS:
+    for page in PAGES:
         page.write_text(render_blocks(page.read_text()))

@@ -7,8 +7,9 @@ capitals stand for what a reader has: PHOTOS, MASKS, CLASSES, LABELS.csv, IMAGES
   under that name.
 - Any other `python` block is executed; those of one page share their names.
 - Each line of a `bash` block is run and has to succeed. `ssl-zoo bench` takes two steps in place of its own
-  budget (`short`), so that it is done within seconds; any other `ssl-zoo` command and `python FILE` run as
-  written. pip, make and pre-commit prepare an environment and are not run; any other command is an error.
+  budget (`short`), so that it is done within seconds, and so does `torchrun`; any other `ssl-zoo` command and
+  `python FILE` run as written. pip, make and pre-commit prepare an environment and are not run; any other
+  command is an error.
 - Blocks of other languages are shown only.
 """
 
@@ -16,6 +17,8 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +33,7 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHORT = ["--budget", "steps=2", "--executor", "inline", "--set", "run.threads=1"]
+RANKED = ["--budget", "steps=2", "--backbone", "resnet8", "--set", "backbone.width=8"]
 NARROW = ["--backbone", "resnet8", "--batch-size", "16", "--set", "backbone.width=8"]
 
 
@@ -93,6 +97,9 @@ def run_line(words: list[str]) -> None:
             )
         case ["ssl-zoo", *arguments]:
             assert (code := run_here(*arguments)) == 0, f"exit code {code} of {shlex.join(words)}"
+        case ["torchrun", *arguments]:
+            launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", *arguments]
+            subprocess.run([*launched, *RANKED], check=True)
         case ["python", file]:
             runpy.run_path(file, run_name="__main__")
         case _:

@@ -60,6 +60,13 @@ def test_pages_of_methods_are_generated_from_code_recipes_and_runs(page: Path) -
     assert len(kinds) == text.count("<!-- end -->")
 
 
+@pytest.mark.parametrize("name", ["scaling", "data"])
+def test_measured_tables_are_those_of_the_results(name: str) -> None:
+    text = (ROOT / "docs" / f"{name}.md").read_text()
+    assert f"<!-- measured: {name} -->\n| " in text
+    assert runpy.run_path(str(GENERATE))["render_blocks"](text) == text, "run python docs/generate.py"
+
+
 def test_every_method_of_ours_has_its_page() -> None:
     ours = {method.name for method in describe_methods() if method.owner.startswith("ssl_zoo.")}
     assert ours == {page.stem for page in (ROOT / "docs" / "methods").glob("*.md")}
