@@ -215,7 +215,7 @@ def words(row: Record) -> str:
 
 
 def table(stored: Record) -> str:
-    """Memory against images seen, a row for each folder; images per second, one for each number of workers."""
+    """Memory against images seen, a row for each folder; images per second, for each number of workers."""
     rows = [
         ["images", "MB of files", "MB for the list", "MB in training, early", "late", "bytes an image seen"]
     ]

@@ -1,4 +1,4 @@
-"""Turn a bench folder into a file of `benchmarks/results/` and README's table.
+"""Turn a bench folder into a file of `benchmarks/results/`, and into tables of README and docs/results.md.
 
 python benchmarks/publish.py runs/cifar10 cifar10-resnet8-epochs3 "ssl-zoo bench ..."
 """
@@ -7,31 +7,44 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from ssl_zoo.bench.report import to_markdown
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 README = ROOT / "README.md"
+PAGES = [README, ROOT / "docs" / "results.md"]
 
 
-def render(readme: str) -> str:
-    """README with each block `<!-- table: NAME -->` ... `<!-- end -->` rendered from its results file."""
+def render(page: str) -> str:
+    """A page with each block `<!-- table: NAME -->` ... `<!-- end -->`, or `made`, from its results file."""
 
     def block(found: re.Match[str]) -> str:
-        stored = json.loads((RESULTS / f"{found[1]}.json").read_text())
-        return f"<!-- table: {found[1]} -->\n{to_markdown(stored)}<!-- end -->"
+        kind, name = found.groups()
+        stored = json.loads((RESULTS / f"{name}.json").read_text())
+        text = to_markdown(stored) if kind == "table" else made(stored["made"])
+        return f"<!-- {kind}: {name} -->\n{text}<!-- end -->"
 
-    return re.sub(r"<!-- table: ([\w.-]+) -->\n.*?<!-- end -->", block, readme, flags=re.DOTALL)
+    return re.sub(r"<!-- (table|made): ([\w.-]+) -->\n.*?<!-- end -->", block, page, flags=re.DOTALL)
+
+
+def made(how: dict[str, Any]) -> str:
+    """How a results file came to be: its command and machine."""
+    machine = how["environment"]
+    cores, torch = f"{machine['cores']} cores of {machine['processor']}", f"torch {machine['torch']}"
+    where = f"{cores}, {torch}, {machine['started'][:10]}"
+    return f"```\n{how['command']}\n```\n\n{where}\n"
 
 
 def publish(folder: Path, name: str, command: str) -> None:
-    """Copy the results with how they were made, and render README anew."""
+    """Copy the results with how they were made, and render the pages anew."""
     stored = json.loads((folder / "results.json").read_text())
     environment = json.loads((folder / "environment.json").read_text())
     made = {"command": command, "environment": environment}
     (RESULTS / f"{name}.json").write_text(json.dumps({"made": made, **stored}, indent=1) + "\n")
-    README.write_text(render(README.read_text()))
+    for page in PAGES:
+        page.write_text(render(page.read_text()))
 
 
 if __name__ == "__main__":
