@@ -107,10 +107,11 @@ def run_line(words: list[str]) -> None:
 
 
 def short(arguments: list[str]) -> list[str]:
-    """The arguments of a bench, its budget replaced and, where they leave the backbone open, a narrow one."""
-    if "--budget" in arguments:
-        place = arguments.index("--budget")
-        arguments = arguments[:place] + arguments[place + 2 :]
+    """The arguments of a bench, its budget and executor replaced; a narrow backbone if they leave it open."""
+    for flag in ("--budget", "--executor"):
+        if flag in arguments:
+            place = arguments.index(flag)
+            arguments = arguments[:place] + arguments[place + 2 :]
     own = {"--backbone", "--config"} & set(arguments)
     return [*arguments, *SHORT, *([] if own else NARROW)]
 
