@@ -158,13 +158,14 @@ def _looped() -> int:
 def table(stored: dict[str, Any]) -> str:
     """What was foretold and measured, a row for each method and number of ranks."""
     kinds = ("gradients", "batch_norm", "state", "gathered")
-    head = ["method", "ranks", "seconds a step", "MB foretold", "MB measured", *kinds]
+    head = ["method", "ranks", "GFLOP a step", "seconds", "MB sent, foretold", "measured", *kinds]
     rows = [head, ["---"] * len(head)]
     for run in stored["runs"]:
         low, middle, high = min(run["seconds"]), statistics.median(run["seconds"]), max(run["seconds"])
         sent = (run["foretold"], run["sent"], *(run[kind] for kind in kinds))
         took = f"{middle:.2f} ({low:.2f} to {high:.2f})"
-        rows.append([run["method"], str(run["ranks"]), took, *(f"{n / 1e6:.2f}" for n in sent)])
+        flops = f"{run['flops'] / 1e9:.0f}"
+        rows.append([run["method"], str(run["ranks"]), flops, took, *(f"{n / 1e6:.2f}" for n in sent)])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows).replace("_", " ")
 
 
