@@ -32,6 +32,7 @@ SIDES = (96, 256)  # px
 IN_FOLDER = 1000
 SIZE = 96  # px of a view
 BATCH = 64
+_HELD = ("Pss_Anon:", "Pss_Shmem:")
 WARM = 4  # steps until workers and buffers are there
 PACKAGES = ("ssl-zoo", "torch", "torchvision", "pillow", "numpy")
 
@@ -186,7 +187,11 @@ def train(data: Any, steps: int, workers: int, on_log: Callable[[dict[str, float
 
 
 def memory() -> int:
-    """Bytes of this process and its children; what they share counts once (proportional set size)."""
+    """Bytes that this process and its children hold; what they share counts once (proportional set size).
+
+    Pages of files, such as libraries and the cache, do not count: they are shared with who knows whom, and
+    the system takes them back when it needs to.
+    """
     return sum(_bytes(pid) for pid in (os.getpid(), *_children()))
 
 
@@ -200,7 +205,7 @@ def _bytes(pid: int) -> int:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):  # it has just ended
         return 0
-    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith(_HELD))
 
 
 def words(row: Record) -> str:
