@@ -215,7 +215,8 @@ def join_batch_norms(module: nn.Module, device: torch.device) -> None:
     """
     for parent in list(module.modules()):
         for name, norm in parent.named_children():
-            if not isinstance(norm, _BatchNorm) or isinstance(norm, GroupedBatchNorm2d):
+            joined = isinstance(norm, GroupedBatchNorm2d | _AcrossRanks | nn.SyncBatchNorm)
+            if joined or not isinstance(norm, _BatchNorm):
                 continue
             if type(norm) not in _ACROSS_RANKS:
                 raise ValueError(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 _PATIENCE = timedelta(hours=6)  # the first rank evaluates, while others wait for its next word
-
+_BACKENDS = {"cuda": "cpu:gloo,cuda:nccl"}  # features are gathered where they are kept, in memory
 
 _shared = [True]  # the last: whether what runs here is shared with other ranks
 
@@ -28,8 +28,9 @@ def count() -> int:
 
 def index() -> int:
     """The number of this rank, from 0; the first one writes files."""
-    joined = dist.is_available() and dist.is_initialized()
-    return dist.get_rank() if joined else int(os.environ.get("RANK", "0"))
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank()
+    return int(os.environ["RANK"]) if launched() > 1 else 0
 
 
 @contextmanager
@@ -67,7 +68,11 @@ def join(device: torch.device) -> "Fabric | None":
         accelerator=device.type,
         devices=launched_here(),
         num_nodes=launched() // launched_here(),
-        strategy=DDPStrategy(broadcast_buffers=False, timeout=_PATIENCE),
+        strategy=DDPStrategy(
+            process_group_backend=_BACKENDS.get(device.type, "gloo"),
+            timeout=_PATIENCE,
+            broadcast_buffers=False,
+        ),
     )
     fabric.launch()
     return fabric

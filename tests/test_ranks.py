@@ -1,5 +1,6 @@
 """1 x 128 = 2 x 64 = 4 x 32: real processes over gloo compute what one does."""
 
+import copy
 import os
 import shutil
 import signal
@@ -11,11 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 from made_command import DIGITS, command_line, timeless
+from torch import nn
 
 from ssl_zoo import list_methods
 from ssl_zoo.attached import torchrun
 from ssl_zoo.bench.cells import Cell, read_result
+from ssl_zoo.bench.config import load
+from ssl_zoo.bench.devices import shared_by
 from ssl_zoo.bench.executors import local
+from ssl_zoo.data.sampler import Sampler
+from ssl_zoo.nets import join_batch_norms
 from tests import made_ranks
 from tests.made_ranks import STEPS, TRAININGS, made, trained
 
@@ -143,3 +149,50 @@ def _descends(process, ancestor):
             return True
         process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
     return False
+
+
+def test_batch_norms_are_joined_in_place_and_once():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.BatchNorm1d(16))
+    names, x = [*network.state_dict()], torch.randn(8, 3, 4, 4)
+    before = copy.deepcopy(network)(x)
+    for _ in range(2):
+        join_batch_norms(network, torch.device("cpu"))
+    assert [type(network[1]).__name__, type(network[3]).__name__] == [
+        "BatchNorm2dAcrossRanks",
+        "BatchNorm1dAcrossRanks",
+    ]
+    assert [*network.state_dict()] == names
+    assert torch.equal(network(x), before)  # of a process by itself
+
+
+def test_a_batch_norm_that_cannot_be_joined_is_refused():
+    with pytest.raises(ValueError, match="BatchNorm3d normalises each rank's part"):
+        join_batch_norms(nn.Sequential(nn.BatchNorm3d(4)), torch.device("cpu"))
+
+
+def test_a_batch_that_ranks_cannot_share_is_refused():
+    with pytest.raises(ValueError, match="batch_size=10 for 4 ranks; give a multiple of 4"):
+        Sampler(100, 10, 0, rank=0, ranks=4)
+    sliced = torch.cat([Sampler(100, 12, 0, rank, 4).batch(9)[0] for rank in range(4)])
+    assert torch.equal(sliced, Sampler(100, 12, 0).batch(9)[0])
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ({"num_devices": 3}, "batch_size=64 on 3 devices with run.accumulate=1; give a multiple of 3"),
+        ({"accumulate": 5}, "batch_size=64 on 1 devices with run.accumulate=5; give a multiple of 5"),
+        ({"num_nodes": 2}, "run.num_nodes=2: give run.executor=slurm, or start torchrun on each machine"),
+        ({"num_devices": 2, "executor": "inline"}, "run.num_devices=2 in one process"),
+    ],
+)
+def test_devices_that_cannot_share_are_refused(run, message):
+    config = load(fields={"methods": ["byol"], "dataset": "digits", "run": run})
+    with pytest.raises(ValueError, match=message):
+        shared_by(config, 64)
+
+
+def test_seconds_are_not_measured_on_several_devices():
+    fields = {"methods": ["byol"], "dataset": "digits", "run": {"num_devices": 2}, "budget": {"seconds": 9}}
+    with pytest.raises(ValueError, match="a budget in seconds is measured on one device"):
+        shared_by(load(fields=fields), 64)
