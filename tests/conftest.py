@@ -17,6 +17,9 @@ torch.set_num_threads(1)  # tensors are small: more threads would wait for each 
 
 _LONGEST = (
     "bench",
+    "ranks",
+    "ray",
+    "slurm",
     "spare",
     "ray",
     "slurm",
