@@ -21,8 +21,6 @@ _LONGEST = (
     "ray",
     "slurm",
     "spare",
-    "ray",
-    "slurm",
     "faults",
     "resume",
     "docs",
