@@ -201,6 +201,13 @@ class BatchNorm2dAcrossRanks(_AcrossRanks, nn.BatchNorm2d):
     """Batch norm of [B, C, H, W] with the statistics of all ranks' batches together."""
 
 
+class SyncBatchNorm(nn.SyncBatchNorm):
+    """torch's, but that of one rank alone while it evaluates by itself."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) if ranks.count() > 1 else _BatchNorm.forward(self, input)
+
+
 _ACROSS_RANKS: dict[type[_BatchNorm], type[_AcrossRanks]] = {
     nn.BatchNorm1d: BatchNorm1dAcrossRanks,
     nn.BatchNorm2d: BatchNorm2dAcrossRanks,
@@ -224,7 +231,9 @@ def join_batch_norms(module: nn.Module, device: torch.device) -> None:
                     "device, or take a backbone with torch's BatchNorm2d or without batch norm"
                 )
             if device.type == "cuda":
-                setattr(parent, name, nn.SyncBatchNorm.convert_sync_batchnorm(norm))  # type: ignore[no-untyped-call]
+                synced = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
+                synced.__class__ = SyncBatchNorm
+                setattr(parent, name, synced)
             else:
                 norm.__class__ = _ACROSS_RANKS[type(norm)]
 

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ def alone(so: bool = True) -> Iterator[None]:
 
 def launched() -> int:
     """How many ranks torchrun started, this process being one of them; 1 without it."""
-    return max(count(), int(os.environ.get("WORLD_SIZE", "1")))
+    return max(count(), int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1)
 
 
 def launched_here() -> int:
@@ -124,6 +124,16 @@ def first_of(value: Any) -> Any:
     values = [value]
     dist.broadcast_object_list(values)
     return values[0]
+
+
+def collect(part: Tensor, whole: Tensor, rows: Sequence[range]) -> None:
+    """Write each rank's `part` into its `rows` of `whole`, which lies on the first rank."""
+    if index() and len(part):
+        dist.send(part.contiguous(), 0)
+    for rank, own_rows in enumerate(rows):
+        if index() == 0 and own_rows:
+            here = whole[own_rows.start : own_rows.stop]
+            _ = dist.recv(here, rank) if rank else here.copy_(part)
 
 
 class _Total(torch.autograd.Function):

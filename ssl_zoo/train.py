@@ -161,8 +161,7 @@ def fit(
     on GPUs only. `curve` scores the encoder after each of `curve_steps` steps, outside of the training's
     seconds; `on_log` receives each logged record.
     Started by torchrun, ranks share each batch of `batch_size` images, which pass on each rank in
-    `accumulate` parts; then the first alone writes, logs and scores, and stops and checkpoints come at
-    logged steps.
+    `accumulate` parts; then the first alone writes and scores; stops and checkpoints come at logged steps.
     Raises ValueError for a budget below one step, or in FLOPs or seconds, a batch that cannot be shared, or a
     checkpoint of another run, FloatingPointError once loss, metrics or weights are not finite,
     TrainingStopped when `should_stop()` turned true.
@@ -190,7 +189,7 @@ def fit(
         "seed": seed,
         "total": total,
         "batch_size": batch_size,
-        "accumulate": accumulate,
+        **({"accumulate": accumulate} if accumulate > 1 else {}),
         "images": split.fingerprint,
         "precision": number,
         "method": method.name,
@@ -250,7 +249,7 @@ def fit(
                 with clock.paused(), ranks.alone():
                     record |= curve(method.encoder)
             checkpoint.log(record)
-            if on_log is not None and ranks.index() == 0:
+            if on_log is not None:
                 on_log(record)
         if due:
             save(done)

@@ -84,8 +84,7 @@ def test_ranks_end_with_equal_states(shared, name):
 
 
 def test_ranks_extract_the_features_of_one_process_bit_for_bit(alone, shared):
-    for rank in shared:
-        assert torch.equal(rank["features"], alone["features"])
+    assert torch.equal(shared[0]["features"], alone["features"])
 
 
 def test_one_process_goes_on_with_what_ranks_began(alone, folder, tmp_path):
@@ -163,6 +162,14 @@ def test_batch_norms_are_joined_in_place_and_once():
     ]
     assert [*network.state_dict()] == names
     assert torch.equal(network(x), before)  # of a process by itself
+
+
+def test_the_batch_norm_of_gpus_is_torchs_own_for_a_process_by_itself():
+    network, x = nn.Sequential(nn.BatchNorm2d(4)), torch.randn(8, 4, 3, 3)
+    before = copy.deepcopy(network)(x)
+    join_batch_norms(network, torch.device("cuda"))
+    assert isinstance(network[0], nn.SyncBatchNorm)
+    assert torch.equal(network(x), before)
 
 
 def test_a_batch_norm_that_cannot_be_joined_is_refused():

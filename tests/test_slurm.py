@@ -31,16 +31,16 @@ def test_a_preempted_job_is_requeued_and_goes_on_to_the_rows_of_a_bench_without_
 def test_what_a_job_asks_for(tmp_path, monkeypatch):
     (tmp_path / "srun").touch(mode=0o755)  # as submitit looks for it
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    cell = SimpleNamespace(device="cuda", threads=6)
+    cell = SimpleNamespace(device="cuda", threads=6, num_devices=4, num_nodes=2)
     slurm = {"partition": "gpu", "minutes": 90, "parameters": {"account": "vision", "mem": "16GB"}}
     jobs = create_jobs(tmp_path, RunConfig(executor="slurm", slurm=slurm), cell)
     script = jobs._executor._make_submission_file_text("COMMAND", "0").splitlines()
     asked = {line.removeprefix("#SBATCH --") for line in script if line.startswith("#SBATCH")}
     assert asked >= {
-        *("partition=gpu", "time=90", "cpus-per-task=6", "gpus-per-node=1"),
+        *("partition=gpu", "time=90", "cpus-per-task=24", "gpus-per-node=4", "nodes=2"),
         *("account=vision", "mem=16GB", "signal=USR2@90", "open-mode=append"),
     }
-    assert any(line.startswith("srun ") and "--cpus-per-task=6 COMMAND" in line for line in script)
+    assert any(line.startswith("srun ") and "--cpus-per-task=24 COMMAND" in line for line in script)
 
 
 def test_without_sbatch_or_submitit_the_way_out_is_named_and_nothing_is_written(

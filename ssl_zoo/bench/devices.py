@@ -14,6 +14,8 @@ def shared_by(config: BenchConfig, batch_size: int) -> tuple[int, int]:
         raise ValueError(f"run.num_nodes={nodes}: give run.executor=slurm, or start torchrun on each machine")
     elif devices > 1 and run.executor == "inline":
         raise ValueError(f"run.num_devices={devices} in one process; give run.executor=local")
+    if devices * nodes > 1 and ":" in run.device:
+        raise ValueError(f"run.device={run.device} for {devices * nodes} devices; give run.device=cuda")
     if devices * nodes > 1 and config.budget.seconds is not None:
         raise ValueError("a budget in seconds is measured on one device; give steps, images or flops")
     if batch_size % (devices * nodes * run.accumulate):

@@ -4,7 +4,7 @@ from collections import deque
 from pathlib import Path
 
 from ssl_zoo import ranks
-from ssl_zoo.bench.cells import Cell
+from ssl_zoo.bench.cells import Cell, read_result
 from ssl_zoo.bench.executors import Ended, Follow
 from ssl_zoo.bench.results import Results
 from ssl_zoo.bench.runner import run_cell
@@ -12,26 +12,32 @@ from ssl_zoo.train import resolve_device
 
 
 def on_ranks(todo: deque[Cell], cells: Path, follow: Follow) -> Ended:
-    """Run one cell after the other on all ranks; to be called on the first."""
+    """Run one cell after the other on all ranks; to be called on the first.
+
+    Raises ChildProcessError after a failure of this rank, which others may not know of.
+    """
     while todo:
         cell = todo.popleft()
         folder = (cells / cell.folder).absolute()
         ranks.join(resolve_device(cell.device))
         with ranks.alone(False):
-            ranks.first_of(str(folder))
+            ranks.first_of(folder)
             status = run_cell(folder, follow(cell))
         yield cell, status
+        if status == "failed" and not read_result(folder)["error"].startswith("FloatingPointError"):
+            raise ChildProcessError(f"{cell.folder} failed on one of the ranks; the same command goes on")
 
 
 def follow_first(device: str) -> Results:
-    """Take part in each cell that the first rank runs, until it has written the results, and return them."""
+    """Take part in each cell that the first rank runs, and return the results that it ends with."""
     ranks.join(resolve_device(device))
-    while (folder := Path(ranks.first_of(None))).parent.name == "cells":
-        run_cell(folder, lambda _: None)
-    return Results.load(folder)
+    while isinstance(word := ranks.first_of(None), Path):
+        run_cell(word, lambda _: None)
+    assert isinstance(word, Results)
+    return word
 
 
 def end(device: str, results: Results) -> None:
     """Tell the other ranks that there are no more cells."""
     ranks.join(resolve_device(device))
-    ranks.first_of(str(results.folder.absolute()))
+    ranks.first_of(results)

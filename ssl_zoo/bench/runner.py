@@ -56,6 +56,8 @@ def run_cell(folder: Path, emit: Emit, should_stop: Callable[[], bool] = lambda:
             return str(run(cell, folder, lambda _: None, should_stop)["status"])
         except TrainingStopped:
             return "stopped"
+        except FloatingPointError:
+            return "failed"  # on all ranks alike
     with FileLock(folder / LOCK):  # the process of a killed bench may still be at its last step
         sweep(folder)
         try:
@@ -211,7 +213,7 @@ def _train(
         )
         collapsed()  # a training that was complete before a resume took no step, and its log is not seen yet
     except TrainingStopped:
-        if not collapsed():
+        if not ranks.anywhere(collapsed(), torch.device("cpu")):
             raise
         fitted = FitResult.after(method, shared.batch_size, logged_records(folder)[-1])
     return fitted, alarm.sign

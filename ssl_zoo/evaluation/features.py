@@ -67,19 +67,20 @@ def extract(
 def extract_by_ranks(
     embed: Callable[[Tensor | Photos], Tensor], images: Tensor | Photos, width: int, batch_size: int = 256
 ) -> Tensor:
-    """What `embed` makes of all `images`, float32 [N, `width`], each rank of its part.
+    """What `embed` makes of `images`, float32 [N, `width`], by all ranks; the first has the whole.
 
     Parts are whole batches, so that the features are those of a process by itself, bit for bit on a CPU.
     """
     if ranks.count() == 1:
         return embed(images)
-    batches = torch.split(torch.arange(len(images)), batch_size)
-    share = math.ceil(len(batches) / ranks.count())
-    mine = torch.cat([*batches[share * ranks.index() :][:share], torch.empty(0, dtype=torch.int64)])
-    features = _empty(share * batch_size, width)
-    if len(mine):
-        features[: len(mine)] = embed(images[mine])
-    return ranks.gather(features)[: len(images)]
+    share = math.ceil(len(images) / batch_size / ranks.count()) * batch_size
+    rows = [range(len(images))[share * rank :][:share] for rank in range(ranks.count())]
+    own = rows[ranks.index()]
+    chosen = images[own.start : own.stop] if isinstance(images, Tensor) else images[torch.tensor(own)]
+    part = embed(chosen) if own else torch.empty(0, width)
+    whole = _empty(len(images), width) if ranks.index() == 0 else part
+    ranks.collect(part, whole, rows)
+    return whole
 
 
 def _empty(*shape: int) -> Tensor:
