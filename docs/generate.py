@@ -25,7 +25,7 @@ from ssl_zoo.registry import method_class
 
 DOCS = Path(__file__).parent
 CLI = DOCS / "cli.md"
-PAGES = [*sorted((DOCS / "methods").glob("*.md")), DOCS / "scaling.md", DOCS / "data.md"]
+PAGES = [*sorted((DOCS / "methods").glob("*.md")), DOCS / "scaling.md"]
 BENCHMARKS = DOCS.parent / "benchmarks"
 
 _LOGGED = {
