@@ -84,6 +84,7 @@ WRONG: dict[str, list[Any]] = {  # values that no field of this path takes
     "run.slurm.parameters": [3, [], "x", None, {"account": []}],
     "run.threads": [0, -1, 1.5, "many", 10**9, [], {}],
     "run.workers": [-1, 1.5, "many", 10**9, [], {}],
+    **dict.fromkeys(("run.num_devices", "run.num_nodes", "run.accumulate"), _COUNT),
     "run.compile": [3, "perhaps", None, []],
     "run.on_collapse": _CHOICE,
     "run.max_restarts": [-1, 1.5, "x", []],
