@@ -6,19 +6,19 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from made_command import DIGITS, command_line, timeless
+from made_command import timeless
 from torch import nn
 
 from ssl_zoo.attached import torchrun
-from ssl_zoo.bench.cells import Cell, read_result
+from ssl_zoo.bench.cells import read_result, write_plan
 from ssl_zoo.bench.config import load
 from ssl_zoo.bench.devices import shared_by
 from ssl_zoo.bench.executors import local
+from ssl_zoo.bench.plan import plan
 from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.nets import join_batch_norms
 from tests import made_ranks
@@ -107,27 +107,29 @@ def test_accumulating_says_that_batch_norm_sees_less(alone, caplog):
     assert "accumulate=4: the first loss of byol" in caplog.text
 
 
-def test_the_bench_of_a_rank_that_died_says_so_and_goes_on(tmp_path):
-    out, other = tmp_path / "bench", tmp_path / "undisturbed"
-    command = [*DIGITS, "--methods", "byol", "--budget", "steps=40", "--out", out]
-    command += ["--set", "run.num_devices=2", "run.checkpoint_seconds=0", "run.log_every=5"]
-    bench = subprocess.Popen(command_line(*command), stdout=subprocess.PIPE, text=True)
-    cell = out / "cells" / "byol-seed0"
-    while not (cell / "checkpoint.pt").exists():
-        assert bench.poll() is None
-        time.sleep(0.05)
-    os.kill(_process_of_rank(1, bench.pid), signal.SIGKILL)
-    said, _ = bench.communicate()
-    assert bench.returncode == 1
-    assert "another rank is gone" in said or "ended by exit code 1" in said
+def test_a_cell_of_which_a_rank_died_says_so_and_goes_on(tmp_path):
+    run = {"num_devices": 2, "threads": 1, "checkpoint_seconds": 0, "log_every": 5}
+    fields = {"methods": ["byol"], "dataset": "digits", "batch_size": 64, "budget": {"steps": 40}, "run": run}
+    backbone = {"name": "resnet8", "width": 8}
+    planned = plan(load(fields={**fields, "backbone": backbone})).cells
+    cell = next(cell for cell in planned if cell.method)
+    for name in ("disturbed", "undisturbed"):
+        write_plan(tmp_path / name, [cell])
+    disturbed, undisturbed = (
+        tmp_path / name / "cells" / "byol-seed0" for name in ("disturbed", "undisturbed")
+    )
 
-    other.mkdir()
-    shutil.copy(cell / "cell.json", other)
-    planned = Cell.model_validate_json((other / "cell.json").read_text())
+    def kill(event):
+        if event["event"] == "log" and event["step"] == 10:
+            os.kill(_process_of_rank(1, os.getpid()), signal.SIGKILL)
+
+    assert local(cell, disturbed, kill) == "failed"
+    error = read_result(disturbed)["error"]
+    assert "another rank is gone" in error or "ended by exit code 1" in error
     went_on = []
-    assert [local(planned, folder, went_on.append) for folder in (cell, other)] == ["done", "done"]
-    assert went_on[2]["step"] > 1  # after what said that it starts and trains
-    assert timeless(read_result(cell)) == timeless(read_result(other))
+    assert [local(cell, folder, went_on.append) for folder in (disturbed, undisturbed)] == ["done", "done"]
+    assert went_on[2]["step"] > 5  # after what said that it starts and trains
+    assert timeless(read_result(disturbed)) == timeless(read_result(undisturbed))
 
 
 def _process_of_rank(rank, parent):
