@@ -13,6 +13,7 @@ measured: NAME      the table that benchmarks/NAME.py makes of benchmarks/result
 import json
 import re
 import runpy
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +26,9 @@ from ssl_zoo.registry import method_class
 
 DOCS = Path(__file__).parent
 CLI = DOCS / "cli.md"
-PAGES = [*sorted((DOCS / "methods").glob("*.md")), DOCS / "scaling.md"]
+PAGES = [*sorted((DOCS / "methods").glob("*.md")), DOCS / "scaling.md", DOCS / "data.md"]
 BENCHMARKS = DOCS.parent / "benchmarks"
+sys.path.insert(0, str(DOCS.parent))  # benchmarks import each other
 
 _LOGGED = {
     "teacher_entropy": "h",

@@ -60,7 +60,7 @@ def test_pages_of_methods_are_generated_from_code_recipes_and_runs(page: Path) -
     assert len(kinds) == text.count("<!-- end -->")
 
 
-@pytest.mark.parametrize("name", ["scaling"])
+@pytest.mark.parametrize("name", ["scaling", "data"])
 def test_measured_tables_are_those_of_the_results(name: str) -> None:
     text = (ROOT / "docs" / f"{name}.md").read_text()
     assert f"<!-- measured: {name} -->\n| " in text
