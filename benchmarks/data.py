@@ -20,6 +20,8 @@ from PIL import Image
 from scipy.stats import linregress
 
 import ssl_zoo
+from benchmarks.harm.kills import children
+from benchmarks.versus import page
 from benchmarks.versus.timing import interleaved
 from ssl_zoo import Augment, ViewSpec, create_backbone, create_method, fit
 from ssl_zoo.bench import environment
@@ -192,12 +194,7 @@ def memory() -> int:
     Pages of files, such as libraries and the cache, do not count: they are shared with who knows whom, and
     the system takes them back when it needs to.
     """
-    return sum(_bytes(pid) for pid in (os.getpid(), *_children()))
-
-
-def _children() -> list[int]:
-    threads = Path(f"/proc/{os.getpid()}/task").iterdir()
-    return [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    return sum(_bytes(pid) for pid in (os.getpid(), *children(os.getpid())))
 
 
 def _bytes(pid: int) -> int:
@@ -221,21 +218,19 @@ def words(row: Record) -> str:
 
 def table(stored: Record) -> str:
     """Memory against images seen, a row for each folder; images per second, for each number of workers."""
-    rows = [
-        ["images", "MB of files", "MB for the list", "MB in training, early", "late", "bytes an image seen"]
-    ]
-    rows.append(["---"] * 6)
+    held_head = ["images", "MB of files", "MB for the list", "MB in training, early", "late"]
+    rows = []
     for row in stored["memory"]:
         seen = row["seen"]
         held = (row["bytes_of_files"], row["listed"], seen[len(seen) // 4][1], seen[-1][1])
         slope = f"{row['slope']:+.0f} ± {2 * row['slope_error']:.0f}"
         rows.append([f"{row['images']:,}", *(f"{size / 1e6:,.0f}" for size in held), slope])
-    rows += [[], ["workers", "views of so many images a second", "trained on"], ["---"] * 3]
-    for row in stored["throughput"]:
-        rates = [sorted(row[what]) for what in ("views", "training")]
-        spread = [f"{statistics.median(rate):.0f} ({rate[0]:.0f} to {rate[-1]:.0f})" for rate in rates]
-        rows.append([str(row["workers"]), *spread])
-    return "".join(f"| {' | '.join(row)} |\n" if row else "\n" for row in rows)
+    rates = [
+        [str(row["workers"]), *(page.spread(row[what], ".0f") for what in ("views", "training"))]
+        for row in stored["throughput"]
+    ]
+    rates_head = ["workers", "views of so many images a second", "trained on"]
+    return f"{page.table([*held_head, 'bytes an image seen'], rows)}\n{page.table(rates_head, rates)}"
 
 
 def minutes(began: float) -> float:

@@ -7,7 +7,6 @@ Ranks of one machine talk over its loopback device, which counts bytes. Nothing 
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from cyclopts import App
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from benchmarks.versus import page
 from ssl_zoo import create_backbone, create_method, ranks
 from ssl_zoo.bench import environment
 from ssl_zoo.bench.budget import measure
@@ -159,14 +159,12 @@ def table(stored: dict[str, Any]) -> str:
     """What was foretold and measured, a row for each method and number of ranks."""
     kinds = ("gradients", "batch_norm", "state", "gathered")
     head = ["method", "ranks", "GFLOP a step", "seconds", "MB sent, foretold", "measured", *kinds]
-    rows = [head, ["---"] * len(head)]
+    rows = []
     for run in stored["runs"]:
-        low, middle, high = min(run["seconds"]), statistics.median(run["seconds"]), max(run["seconds"])
         sent = (run["foretold"], run["sent"], *(run[kind] for kind in kinds))
-        took = f"{middle:.2f} ({low:.2f} to {high:.2f})"
-        flops = f"{run['flops'] / 1e9:.0f}"
+        flops, took = f"{run['flops'] / 1e9:.0f}", page.spread(run["seconds"], ".2f")
         rows.append([run["method"], str(run["ranks"]), flops, took, *(f"{n / 1e6:.2f}" for n in sent)])
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows).replace("_", " ")
+    return page.table(head, rows).replace("_", " ")
 
 
 if __name__ == "__main__":

@@ -101,8 +101,8 @@ class Campaign:
                 if victim == "group":
                     os.killpg(process.pid, signal.SIGKILL)
                     return process.wait(LONGEST) != 0
-                for spare in _children(process.pid):
-                    for child in [spare] if victim == "spare" else _children(spare):
+                for spare in children(process.pid):
+                    for child in [spare] if victim == "spare" else children(spare):
                         os.kill(child, signal.SIGKILL)
                         return process.wait(LONGEST) != 0 or victim == "spare"  # 0: the cell had ended
             time.sleep(PAUSE)
@@ -169,7 +169,7 @@ def _finished(out: Path) -> dict[str, tuple[int, bytes]]:
     return found
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except FileNotFoundError:
