@@ -40,15 +40,15 @@ TRAININGS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
 
 def made(name: str) -> Method:
     """The method of a training, from seed 0."""
-    method, options, backbone, shape = TRAININGS[name]
+    kind, options, backbone, shape = TRAININGS[name]
     import_plugin(SIMCLR)
     torch.manual_seed(0)
     network = create_backbone(backbone, 16, **shape)
-    made = create_method(method, network, **{"optim": _OPTIM, **options}).double()
-    if method == "moco":
-        made.queue = made.queue.float()  # losses are computed in float32
-    made.register_forward_pre_hook(_in_double)
-    return made
+    method = create_method(kind, network, **{"optim": _OPTIM, **options}).double()
+    if kind == "moco":
+        method.queue = method.queue.float()  # losses are computed in float32
+    method.register_forward_pre_hook(_in_double)
+    return method
 
 
 def _in_double(_: nn.Module, given: tuple[Views, Step]) -> tuple[Views, Step]:

@@ -13,6 +13,7 @@ import torch
 from made_command import timeless
 from torch import nn
 
+from benchmarks.harm.kills import children
 from ssl_zoo.attached import torchrun
 from ssl_zoo.bench.cells import read_result, write_plan
 from ssl_zoo.bench.config import load
@@ -53,7 +54,7 @@ def shared(folder):
     return [torch.load(file, weights_only=True) for file in sorted(folder.glob("rank*.pt"))]
 
 
-def same(mine, theirs, tolerance=1e-9):
+def assert_same(mine, theirs, tolerance=1e-9):
     """States or gradients agree, up to rounding in the order of sums."""
     assert mine.keys() == theirs.keys()
     largest = max(value.abs().max().item() for value in mine.values())
@@ -73,14 +74,14 @@ def test_ranks_compute_what_one_process_does(alone, shared, name):
     assert len(one["logged"]) == STEPS
     for mine, theirs in zip(one["logged"], first["logged"], strict=True):
         assert mine == pytest.approx(theirs, rel=1e-5, abs=1e-6)
-    same(one["gradients"], first["gradients"])
-    same(one["state"], first["state"])
+    assert_same(one["gradients"], first["gradients"])
+    assert_same(one["state"], first["state"])
 
 
 @pytest.mark.parametrize("name", TRAININGS)
 def test_ranks_end_with_equal_states(shared, name):
     for other in shared[1:]:
-        same(shared[0][name]["state"], other[name]["state"], tolerance=0)
+        assert_same(shared[0][name]["state"], other[name]["state"], tolerance=0)
 
 
 def test_ranks_extract_the_features_of_one_process_bit_for_bit(alone, shared):
@@ -92,13 +93,13 @@ def test_one_process_goes_on_with_what_ranks_began(alone, folder, tmp_path):
     shutil.copytree(folder / "stopped", out)
     resumed = trained(made("moco"), out=out)
     assert resumed["logged"][0]["step"] == 4
-    same(alone["moco"]["state"], resumed["state"])
+    assert_same(alone["moco"]["state"], resumed["state"])
 
 
 def test_accumulating_equals_the_large_batch_where_images_do_not_meet(alone, caplog):
     once = trained(made("dino-vit"), accumulate=4)
-    same(alone["dino-vit"]["gradients"], once["gradients"])
-    same(alone["dino-vit"]["state"], once["state"])
+    assert_same(alone["dino-vit"]["gradients"], once["gradients"])
+    assert_same(alone["dino-vit"]["state"], once["state"])
     assert not caplog.records
 
 
@@ -121,7 +122,7 @@ def test_a_cell_of_which_a_rank_died_says_so_and_goes_on(tmp_path):
 
     def kill(event):
         if event["event"] == "log" and event["step"] == 10:
-            os.kill(_process_of_rank(1, os.getpid()), signal.SIGKILL)
+            os.kill(_process_of_rank(1), signal.SIGKILL)
 
     assert local(cell, disturbed, kill) == "failed"
     error = read_result(disturbed)["error"]
@@ -132,24 +133,11 @@ def test_a_cell_of_which_a_rank_died_says_so_and_goes_on(tmp_path):
     assert timeless(read_result(disturbed)) == timeless(read_result(undisturbed))
 
 
-def _process_of_rank(rank, parent):
-    """The process that torchrun, started by `parent`, gave this rank."""
-    for status in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            variables = status.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if f"RANK={rank}".encode() in variables and _descends(int(status.parent.name), parent):
-            return int(status.parent.name)
-    raise AssertionError(f"no process of rank {rank}")
-
-
-def _descends(process, ancestor):
-    while process > 1:
-        if process == ancestor:
-            return True
-        process = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-    return False
+def _process_of_rank(rank):
+    """The process that torchrun, which this one started, gave this rank."""
+    ranked = (pid for launcher in children(os.getpid()) for pid in children(launcher))
+    variable = f"RANK={rank}".encode()
+    return next(pid for pid in ranked if variable in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))
 
 
 def test_batch_norms_are_joined_in_place_and_once():

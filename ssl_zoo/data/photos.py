@@ -32,7 +32,9 @@ class Photos:
         window: Window = "dtype",
     ) -> None:
         # one array: workers count references to what they read, which would copy strings into each of them
-        self.files = np.array([os.fsencode(file) for file in files], np.bytes_)
+        if not isinstance(files, np.ndarray):
+            files = np.array([os.fsencode(file) for file in files], np.bytes_)
+        self.files = files
         self.content = content
         self.sides = sides
         self.grey = grey
