@@ -150,11 +150,9 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         groups = groups_of_two_or_more(input.shape[0] * ranks.count(), self.groups)
-        if not self.training:
-            return super().forward(input)
-        if ranks.count() > 1:
+        if self.training and ranks.count() > 1:
             return _across_ranks(self, input, groups)
-        if groups == 1:
+        if not self.training or groups == 1:
             return super().forward(input)
         stats = (self.running_mean, self.running_var) if self.track_running_stats else (None, None)
         means, variances = (None if s is None else s.repeat(groups, 1) for s in stats)

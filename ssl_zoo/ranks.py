@@ -128,12 +128,14 @@ def first_of(value: Any) -> Any:
 
 def collect(part: Tensor, whole: Tensor, rows: Sequence[range]) -> None:
     """Write each rank's `part` into its `rows` of `whole`, which lies on the first rank."""
-    if index() and len(part):
-        dist.send(part.contiguous(), 0)
-    for rank, own_rows in enumerate(rows):
-        if index() == 0 and own_rows:
-            here = whole[own_rows.start : own_rows.stop]
-            _ = dist.recv(here, rank) if rank else here.copy_(part)
+    if index():
+        if len(part):
+            dist.send(part.contiguous(), 0)
+        return
+    whole[: len(part)] = part
+    for rank, theirs in enumerate(rows[1:], 1):
+        if theirs:
+            dist.recv(whole[theirs.start : theirs.stop], rank)
 
 
 class _Total(torch.autograd.Function):

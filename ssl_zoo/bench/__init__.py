@@ -30,6 +30,7 @@ from ssl_zoo.bench.run_config import RunConfig
 from ssl_zoo.bench.tuning import tune
 from ssl_zoo.files import write_text
 from ssl_zoo.spare import spare
+from ssl_zoo.train import resolve_device
 
 __all__ = ["Results", "bench", "run_bench"]
 
@@ -77,13 +78,14 @@ def run_bench(
     run = partial(_run_bench, config, out, overwrite, dry_run, progress)
     if ranks.launched() == 1:
         return run()
-    from ssl_zoo.bench.on_ranks import end, follow_first
+    from ssl_zoo.bench.on_ranks import follow_first
 
+    ranks.join(resolve_device(config.run.device))
     if ranks.index():
-        return follow_first(config.run.device)
+        return follow_first()
     with ranks.alone():
         results = run()
-    end(config.run.device, results)
+    ranks.first_of(results)  # there are no more cells
     return results
 
 

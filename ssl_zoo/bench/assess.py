@@ -67,10 +67,9 @@ def assess(
 
     `features` are those of `extract_parts`. The arrays, int64 [M] over the test images, are `label`, `knn`
     and `linear`, the classes told, and `group` where there are groups; without labels there is no file. The
-    pictures are `neighbours.png` and of a ViT
-    `attention.png`. `flip` says whether mirrored images mean the same; `finetuned` asks for `finetune` from
-    `seed` as well, `mapped` for `map.npz`; `transfer` are other data sets by name, to classify with the
-    encoder as it is; photos are decoded by `workers` processes.
+    pictures are `neighbours.png` and of a ViT `attention.png`. `flip` says whether mirrored images mean the
+    same; `finetuned` asks for `finetune` from `seed` as well, `mapped` for `map.npz`; `transfer` are other
+    data sets by name, to classify with the encoder as it is; photos are decoded by `workers` processes.
     Raises as `score` and `evaluate_transfer` do.
     """
     train_x, test_x = features

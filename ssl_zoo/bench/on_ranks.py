@@ -8,7 +8,6 @@ from ssl_zoo.bench.cells import Cell, read_result
 from ssl_zoo.bench.executors import Ended, Follow
 from ssl_zoo.bench.results import Results
 from ssl_zoo.bench.runner import run_cell
-from ssl_zoo.train import resolve_device
 
 
 def on_ranks(todo: deque[Cell], cells: Path, follow: Follow) -> Ended:
@@ -19,7 +18,6 @@ def on_ranks(todo: deque[Cell], cells: Path, follow: Follow) -> Ended:
     while todo:
         cell = todo.popleft()
         folder = (cells / cell.folder).absolute()
-        ranks.join(resolve_device(cell.device))
         with ranks.alone(False):
             ranks.first_of(folder)
             status = run_cell(folder, follow(cell))
@@ -28,16 +26,9 @@ def on_ranks(todo: deque[Cell], cells: Path, follow: Follow) -> Ended:
             raise ChildProcessError(f"{cell.folder} failed on one of the ranks; the same command goes on")
 
 
-def follow_first(device: str) -> Results:
+def follow_first() -> Results:
     """Take part in each cell that the first rank runs, and return the results that it ends with."""
-    ranks.join(resolve_device(device))
     while isinstance(word := ranks.first_of(None), Path):
         run_cell(word, lambda _: None)
     assert isinstance(word, Results)
     return word
-
-
-def end(device: str, results: Results) -> None:
-    """Tell the other ranks that there are no more cells."""
-    ranks.join(resolve_device(device))
-    ranks.first_of(results)
