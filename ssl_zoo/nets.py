@@ -141,40 +141,38 @@ def groups_of_two_or_more(batch: int, groups: int) -> int:
 class GroupedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over each of `groups` consecutive parts of the batch, as if they lay on several devices.
 
-    Running statistics are the mean of the groups' (MoCo's SplitBatchNorm, colab-notebook branch); the parts
-    are slices of the batch, so channels_last stays as it is. Groups are those of the whole batch: ranks that
-    share it may hold several of them or a part of one.
+    Running statistics are the mean of the groups' (MoCo's SplitBatchNorm, colab-notebook branch). Groups are
+    those of the whole batch: ranks that share it may hold several of them or a part of one.
     """
 
     groups: int = 1
 
     def forward(self, input: Tensor) -> Tensor:
         groups = groups_of_two_or_more(input.shape[0] * ranks.count(), self.groups)
-        if self.training and ranks.count() > 1:
-            return _across_ranks(self, input, groups)
-        if not self.training or groups == 1:
+        if not self.training or (groups == 1 and ranks.count() == 1):
             return super().forward(input)
+        if ranks.count() > 1 or input.shape[0] % groups:
+            return _across_ranks(self, input, groups)
+        # the channels of all groups side by side: one call, and channels_last stays as it is
+        x = input.permute(0, 2, 3, 1).unflatten(0, (groups, -1)).permute(1, 2, 3, 0, 4).flatten(3)
         stats = (self.running_mean, self.running_var) if self.track_running_stats else (None, None)
-        means, variances = (None if s is None else s.repeat(groups, 1) for s in stats)
-        parts = [
-            F.batch_norm(
-                part,
-                None if means is None else means[i],
-                None if variances is None else variances[i],
-                self.weight,
-                self.bias,
-                training=True,
-                momentum=self.momentum or 0.0,
-                eps=self.eps,
-            )
-            for i, part in enumerate(input.tensor_split(groups))
-        ]
+        means, variances = (None if s is None else s.repeat(groups) for s in stats)
+        x = F.batch_norm(
+            x.permute(0, 3, 1, 2),
+            means,
+            variances,
+            *(None if values is None else values.repeat(groups) for values in (self.weight, self.bias)),
+            training=True,
+            momentum=self.momentum or 0.0,
+            eps=self.eps,
+        )
         if means is not None and variances is not None:
             with torch.no_grad():
-                self.running_mean.copy_(means.mean(0))  # type: ignore[union-attr]
-                self.running_var.copy_(variances.mean(0))  # type: ignore[union-attr]
+                self.running_mean.copy_(means.view(groups, -1).mean(0))  # type: ignore[union-attr]
+                self.running_var.copy_(variances.view(groups, -1).mean(0))  # type: ignore[union-attr]
                 self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        return torch.cat(parts)
+        x = x.permute(0, 2, 3, 1).unflatten(3, (groups, -1)).permute(3, 0, 1, 2, 4)
+        return x.flatten(0, 1).permute(0, 3, 1, 2)
 
 
 def group_batch_norms(module: nn.Module, groups: int) -> None:

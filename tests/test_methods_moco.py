@@ -150,7 +150,7 @@ def test_keys_return_to_the_order_of_their_images() -> None:
 
 @pytest.mark.parametrize("batch", [8, 10])
 def test_grouped_batch_norm_equals_a_batch_norm_per_part(batch: int) -> None:
-    norm = nn.BatchNorm2d(6, momentum=0.3)
+    norm = nn.BatchNorm2d(6, momentum=0.3).double()
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
     parts = [copy.deepcopy(norm) for _ in range(4)]
@@ -160,7 +160,7 @@ def test_grouped_batch_norm_equals_a_batch_norm_per_part(batch: int) -> None:
     assert grouped.state_dict().keys() == {f"0.{name}" for name in norm.state_dict()}
 
     for seed in range(2):
-        x = random(batch, 6, 5, 5, seed=seed).add(seed).requires_grad_()
+        x = random(batch, 6, 5, 5, seed=seed).double().add(seed).requires_grad_()
         copied = x.detach().clone().requires_grad_()
         out = grouped(x)
         expected = torch.cat([part(chunk) for part, chunk in zip(parts, copied.tensor_split(4), strict=True)])
