@@ -3,6 +3,7 @@
 On the device `meta` every operation is accepted that needs no values on the host, and no other.
 """
 
+import time
 from contextlib import nullcontext
 
 import pytest
@@ -48,9 +49,23 @@ def test_views_made_ahead_are_the_same_in_order():
             )
 
     for number, ready in enumerate(ahead(views(), torch.device("cpu"))):
+        deadline = time.monotonic() + 60
+        while len(made) < min(number + 2, 3) and time.monotonic() < deadline:
+            time.sleep(0.001)  # a training step, beside which the next views are made
         assert made == list(range(min(number + 2, 3)))
         expected = MultiCropCollate(SPEC).batch(
             torch.zeros(4, 3, 32, 32, dtype=torch.uint8), INDEX[:4], number
         )
         assert torch.equal(ready.global_crops, expected.global_crops)
     assert number == 2
+
+
+def test_what_fails_ahead_is_told():
+    def views():
+        yield MultiCropCollate(SPEC).batch(torch.zeros(4, 3, 32, 32, dtype=torch.uint8), INDEX[:4], 0)
+        raise OSError("a photo is gone")
+
+    seen = ahead(views(), torch.device("cpu"))
+    next(seen)
+    with pytest.raises(OSError, match="a photo is gone"):
+        next(seen)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +48,10 @@ def train_views(
 
 
 def ahead(views: Iterator[Views], device: torch.device) -> Iterator[Views]:
-    """The same views, those of the next step made on a stream of their own while a step runs."""
+    """The same views, those of the next step made by a thread on a stream of its own while a step runs.
+
+    Small steps keep a GPU waiting for Python, which a thread can go on with while another sends kernels.
+    """
     streams = torch.get_device_module(device)
     side = streams.Stream()
     side.wait_stream(streams.current_stream())  # what the views are made of may still be on its way
@@ -56,15 +60,17 @@ def ahead(views: Iterator[Views], device: torch.device) -> Iterator[Views]:
         with streams.stream(side):
             return next(views, None)
 
-    coming = following()
-    while coming is not None:
-        ready, step = coming, streams.current_stream()
-        step.wait_stream(side)
-        for tensor in ready:
-            if tensor is not None and tensor.is_cuda:
-                tensor.record_stream(step)  # else its memory is free for the next views too early
-        coming = following()
-        yield ready
+    with ThreadPoolExecutor(1) as thread:
+        ready = following()  # here, so that workers are forked by the main thread
+        while ready is not None:
+            step = streams.current_stream()
+            step.wait_stream(side)
+            for tensor in ready:
+                if tensor is not None and tensor.is_cuda:
+                    tensor.record_stream(step)  # else its memory is free for the next views too early
+            coming = thread.submit(following)
+            yield ready
+            ready = coming.result()
 
 
 def views_of(
