@@ -1,5 +1,8 @@
 """The same on a GPU as on the CPU; skipped where there is none."""
 
+import warnings
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -26,6 +29,17 @@ def trained(name, device, **options):
     return fit(method, IMAGES, budget={"steps": 4}, batch_size=32, device=device, **options)
 
 
+@contextmanager
+def nothing_waits():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that this is a prototype
+        try:
+            torch.cuda.set_sync_debug_mode("error")
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
 def test_views_are_those_of_the_cpu_and_nothing_waits():
     collate, sampler = MultiCropCollate(SPEC), Sampler(64, 16, seed=0)
     expected = list(train_views(IMAGES, sampler, collate, range(6), device=CPU))
@@ -37,11 +51,8 @@ def test_views_are_those_of_the_cpu_and_nothing_waits():
             torch.testing.assert_close(part.cpu(), same, atol=1e-3, rtol=0)  # 1e-4 of [0, 1], standardised
     resident = PIXELS.to(CUDA)
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with nothing_waits():
         collate.batch(resident, torch.arange(64), 0)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("name", list_methods())

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from ssl_zoo import ranks
 from ssl_zoo.bench import config as configuration
 from ssl_zoo.bench.cells import FINISHED, Cell, planned_steps, read_result, write_plan
@@ -217,6 +219,7 @@ def environment() -> dict[str, str]:
         "system": platform.platform(),
         "processor": _processor(),
         "cores": str(os.cpu_count()),
+        **({"gpus": _gpus()} if torch.cuda.is_available() else {}),
         **{package: version(package) for package in _PACKAGES},
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
@@ -230,6 +233,11 @@ def _processor() -> str:
         ]
         return names[0] if names else platform.machine()
     return platform.processor() or platform.machine()
+
+
+def _gpus() -> str:
+    names = Counter(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
+    return ", ".join(f"{count} x {name}" for name, count in names.items())
 
 
 def slug(dataset: str) -> str:

@@ -92,6 +92,7 @@ def _reason(error: Exception) -> str:
 def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -> dict[str, Any]:
     """Data, training, evaluation, in this order; labels appear in the last only."""
     torch.set_num_threads(cell.threads)
+    torch.backends.cudnn.benchmark = True  # batches have one shape: the fastest convolutions are found once
     for plugin in cell.plugins:
         import_plugin(plugin)
     shared = cell.shared
