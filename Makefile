@@ -31,9 +31,10 @@ speed: .venv/installed
 	$(BIN)/python -m benchmarks.speed --out benchmarks/results/speed.json
 	$(BIN)/python -m benchmarks.versus.page
 
-## gpu: correctness on CUDA and CIFAR-10 with ResNet-18 from the folder DATA (benchmarks/gpu.md)
+## gpu: correctness and speed on CUDA, and CIFAR-10 with ResNet-18 from the folder DATA (benchmarks/gpu.md)
 gpu: .venv/installed
 	$(BIN)/pytest -n 0 tests/test_cuda.py
+	SSL_ZOO_DATA=$(DATA) $(BIN)/python -m benchmarks.gpu
 	$(BIN)/ssl-zoo bench --methods dino byol moco --dataset cifar10 --data-dir $(DATA) --backbone resnet18 \
 	  --batch-size 256 --budget epochs=$(EPOCHS) --device cuda --out runs/gpu
 

@@ -33,7 +33,8 @@ def made(how: dict[str, Any]) -> str:
     """How a results file came to be: its command and machine."""
     machine = how["environment"]
     cores, torch = f"{machine['cores']} cores of {machine['processor']}", f"torch {machine['torch']}"
-    where = f"{cores}, {torch}, {machine['started'][:10]}"
+    gpus = f"{machine['gpus']} beside " if "gpus" in machine else ""
+    where = f"{gpus}{cores}, {torch}, {machine['started'][:10]}"
     return f"```\n{how['command']}\n```\n\n{where}\n"
 
 

@@ -26,8 +26,13 @@ from ssl_zoo.registry import method_class
 
 DOCS = Path(__file__).parent
 CLI = DOCS / "cli.md"
-PAGES = [*sorted((DOCS / "methods").glob("*.md")), DOCS / "scaling.md", DOCS / "data.md"]
 BENCHMARKS = DOCS.parent / "benchmarks"
+PAGES = [
+    *sorted((DOCS / "methods").glob("*.md")),
+    DOCS / "scaling.md",
+    DOCS / "data.md",
+    BENCHMARKS / "gpu.md",
+]
 sys.path.insert(0, str(DOCS.parent))  # benchmarks import each other
 
 _LOGGED = {

@@ -34,7 +34,9 @@ class Peer(nn.Module):
     MoCo keeps its layout: lightly's SplitBatchNorm raises RuntimeError for channels_last.
     """
 
-    def __init__(self, task: Task, *, tuned: bool = False, bf16: bool = False) -> None:
+    def __init__(
+        self, task: Task, *, tuned: bool = False, bf16: bool = False, device: torch.device = tasks.CPU
+    ) -> None:
         super().__init__()
         self.method = task.method
         splits = tasks.SPLITS if task.method == "moco" else 0
@@ -50,7 +52,8 @@ class Peer(nn.Module):
         }[task.method]()
         self.bf16 = bf16
         self.layout = torch.channels_last if tuned and task.method != "moco" else torch.contiguous_format
-        self.to(memory_format=self.layout)
+        self.device = device
+        self.to(device).to(memory_format=self.layout)
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.SGD(
             trained, lr=tasks.LR, momentum=tasks.MOMENTUM, weight_decay=tasks.WEIGHT_DECAY
@@ -58,8 +61,8 @@ class Peer(nn.Module):
 
     def step(self, views: Sequence[Tensor]) -> None:
         update_momentum(self.student, self.teacher, m=tasks.TEACHER_MOMENTUM)
-        views = [view.to(memory_format=self.layout) for view in views]
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+        views = [view.to(self.device, memory_format=self.layout) for view in views]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             loss = self._loss(views)
         loss.backward()
         self.optimizer.step()

@@ -16,6 +16,8 @@ LR, MOMENTUM, WEIGHT_DECAY = 0.06, 0.9, 5e-4
 TEACHER_MOMENTUM = 0.99
 QUEUE, TEMPERATURE, SPLITS = 4096, 0.1, 8  # MoCo's; batch norm sees each of 8 parts of a batch alone
 
+CPU = torch.device("cpu")
+
 _JITTER = (0.4, 0.4, 0.2, 0.1)
 _BYOL = Augment(32, (0.08, 1.0), interpolation="bilinear", jitter=_JITTER)
 _MOCO = Augment(32, (0.08, 1.0), interpolation="bilinear", jitter=(0.4, 0.4, 0.4, 0.1))
