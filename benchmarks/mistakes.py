@@ -32,7 +32,8 @@ from ssl_zoo.methods.moco import MoCo
 RESULTS = Path(__file__).parent / "results" / "mistakes.json"
 IMAGES, BATCH, STEPS, WIDTH, EVERY = 1000, 64, 150, 8, 5
 
-_DINO = {"out_dim": 256, "teacher_temperature": 0.04}
+_SLOW = {"lr": 2e-3, "weight_decay": 0.04, "weight_decay_end": 0.4, "clip": 3.0}
+_DINO = {"out_dim": 256, "teacher_temperature": 0.04, "teacher_momentum": 0.99, "optim": _SLOW}
 _CROPS = tuple(Augment(32, scale=(0.4, 1.0), solarize_p=p) for p in (0.0, 0.2))
 _LOCALS = ViewSpec(_CROPS, local=Augment(16, scale=(0.05, 0.4)), local_count=6)
 _IMAGENET = {**_DINO, "views": _LOCALS}
@@ -64,7 +65,7 @@ def _dino(method: type[DINO] = DINO, batch_size: int = BATCH, **options: Any) ->
 
 RUNS: dict[str, Run] = {
     "dino": _dino(),
-    "dino, untrained": _dino(optim=_STILL),
+    "dino, untrained": _dino(optim={**_SLOW, **_STILL}),
     "dino, 2,048 prototypes": _dino(out_dim=2048),
     "dino, teacher temperature 0.1": _dino(teacher_temperature=0.1, warmup_teacher_temperature=0.1),
     "dino, teacher temperature 0.3": _dino(teacher_temperature=0.3, warmup_teacher_temperature=0.3),
@@ -89,7 +90,7 @@ RUNS: dict[str, Run] = {
     "dino, batch of 4": _dino(batch_size=4),
     "dino, batch of 4, sinkhorn": _dino(batch_size=4, centering="sinkhorn"),
     "dino, moved at each micro-batch": _dino(wrong.MovedEachMicroBatch),
-    "dino on cifar10, untrained": Run(DINO, {**_DINO, "optim": _STILL}, "cifar10"),
+    "dino on cifar10, untrained": Run(DINO, {**_DINO, "optim": {**_SLOW, **_STILL}}, "cifar10"),
     "dino on cifar10": Run(DINO, _DINO, "cifar10"),
     "dino on cifar10, large crops alone": Run(DINO, {**_DINO, "views": ViewSpec(_CROPS)}, "cifar10"),
     "dino on cifar10, crops of ImageNet": Run(DINO, _IMAGENET, "cifar10"),

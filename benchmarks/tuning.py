@@ -159,7 +159,14 @@ def longer() -> Iterator[Run]:
         yield Run(f"dino {name}, 4x images", "dino", options, seed=1, budget=160_000, test=True)
 
 
-STUDIES = {study.__name__: study for study in (search, untrained, confirm, robust, longer, crops)}
+def vit() -> Iterator[Run]:
+    """A small ViT: does what was chosen with a convnet serve it too?"""
+    small = {"backbone": "vit_tiny", "backbone_options": {"patch_size": 4, "depth": 4}}
+    for seed, (name, options) in product((1, 2), (("default", START["dino"]), ("chosen", chosen("dino")))):
+        yield Run(f"dino {name}, ViT", "dino", options, seed, budget=10_000, test=True, **small)
+
+
+STUDIES = {study.__name__: study for study in (search, untrained, confirm, robust, longer, crops, vit)}
 
 
 def stored(study: str) -> list[dict[str, Any]]:

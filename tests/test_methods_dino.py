@@ -21,6 +21,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 def method(**options) -> DINO:
     torch.manual_seed(0)
     small = {"out_dim": 16, "hidden_dim": 24, "bottleneck_dim": 8}
+    small |= {"teacher_temperature": 0.07, "teacher_momentum": 0.99}
     return DINO(create_backbone("resnet8", width=4), DINOConfig(**{**small, **options})).train()
 
 

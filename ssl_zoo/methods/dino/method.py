@@ -33,22 +33,22 @@ class DINOConfig(MethodConfig):
     `teacher_temperature_plateaus` warms up in so many steps, as the official code does once per epoch.
     """
 
-    out_dim: Size = 2048
+    out_dim: Size = 1024
     hidden_dim: Size = 512
     bottleneck_dim: Size = 64
     num_layers: Annotated[int, Field(ge=1, le=3)] = 3
     use_bn: bool = True
     norm_last_layer: bool = True
     student_temperature: Positive = 0.1
-    teacher_temperature: Positive = 0.07
+    teacher_temperature: Positive = 0.06
     warmup_teacher_temperature: Positive = 0.04
     teacher_temperature_warmup_fraction: Fraction = 0.3
     teacher_temperature_plateaus: Size | None = None
     center_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     centering: Centering = "mean"
-    teacher_momentum: Fraction = 0.99
+    teacher_momentum: Fraction = 0.98
     freeze_last_layer_fraction: Fraction = 0.01
-    optim: OptimConfig = OptimConfig(lr=2e-3, weight_decay=0.04, weight_decay_end=0.4, clip=3.0)
+    optim: OptimConfig = OptimConfig(lr=4.4e-3, weight_decay=0.1, clip=3.0)
     views: ViewSpec = _VIEWS
 
     def space(self) -> dict[str, list[Any]]:
