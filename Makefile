@@ -5,7 +5,7 @@ EPOCHS ?= 50
 LOWEST := $(addprefix tests/test_,bench.py checkpoint.py config.py contract.py decode.py encoder.py evaluation.py \
   folders.py image_tables.py methods.py registry.py report.py resume.py search.py views.py weights.py)
 
-.PHONY: bench test lint docs speed gpu faults lowest audit clean
+.PHONY: bench test lint docs speed gpu tables faults lowest audit clean
 
 ## bench: the main job on the embedded digits, a few minutes on 2 cores; leaves runs/digits/report.html
 bench: .venv/installed
@@ -37,6 +37,11 @@ gpu: .venv/installed
 	SSL_ZOO_DATA=$(DATA) $(BIN)/python -m benchmarks.gpu
 	$(BIN)/ssl-zoo bench --methods dino byol moco --dataset cifar10 --data-dir $(DATA) --backbone resnet18 \
 	  --batch-size 256 --budget epochs=$(EPOCHS) --device cuda --out runs/gpu
+
+## tables: those of benchmarks/tables on CIFAR-10 and Fashion-MNIST from the folder DATA into runs/; hours, goes on
+tables: .venv/installed
+	for table in benchmarks/tables/*.yaml; do $(BIN)/ssl-zoo bench --config $$table --data-dir $(DATA) \
+	  --out runs/tables/$$(basename $$table .yaml) || exit; done
 
 ## faults: a bench is killed 100 times and fed wrong configurations and broken images, half an hour
 faults: .venv/installed
