@@ -100,7 +100,7 @@ def test_another_bench_in_the_same_folder_is_refused_with_the_difference(digits,
     assert run_here(*command, "steps=40") == 2
     assert "budget: steps=30.0 there, steps=40.0 asked" in capsys.readouterr().err
     assert run_here(*command, "steps=30", "--set", "dino.out_dim=64") == 2
-    assert "dino.out_dim: 2048 there, 64 asked" in capsys.readouterr().err
+    assert "dino.out_dim: 1024 there, 64 asked" in capsys.readouterr().err
     assert (out / "results.json").read_bytes() == kept
 
 

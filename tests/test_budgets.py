@@ -96,4 +96,4 @@ def test_a_budget_below_one_step_is_refused_before_anything_is_written(tmp_path,
 
 def test_part_of_optim_keeps_the_rest_of_the_methods_own():
     config = ssl_zoo.create_method("dino", ssl_zoo.create_backbone("resnet8"), optim={"lr": 1e-3}).config
-    assert (config.optim.lr, config.optim.clip, config.optim.weight_decay_end) == (1e-3, 3.0, 0.4)
+    assert (config.optim.lr, config.optim.clip, config.optim.weight_decay) == (1e-3, 3.0, 0.1)
