@@ -154,14 +154,18 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         if ranks.count() > 1 or input.shape[0] % groups:
             return _across_ranks(self, input, groups)
         # the channels of all groups side by side: one call, and channels_last stays as it is
-        x = input.permute(0, 2, 3, 1).unflatten(0, (groups, -1)).permute(1, 2, 3, 0, 4).flatten(3)
+        channels, height, width = input.shape[1:]
+        x = input.permute(0, 2, 3, 1).reshape(groups, -1, height, width, channels)
         stats = (self.running_mean, self.running_var) if self.track_running_stats else (None, None)
-        means, variances = (None if s is None else s.repeat(groups) for s in stats)
+        means, variances, weight, bias = (
+            None if values is None else values.repeat(groups) for values in (*stats, self.weight, self.bias)
+        )
         x = F.batch_norm(
-            x.permute(0, 3, 1, 2),
+            x.permute(1, 2, 3, 0, 4).flatten(3).permute(0, 3, 1, 2),
             means,
             variances,
-            *(None if values is None else values.repeat(groups) for values in (self.weight, self.bias)),
+            weight,
+            bias,
             training=True,
             momentum=self.momentum or 0.0,
             eps=self.eps,
@@ -171,8 +175,8 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
                 self.running_mean.copy_(means.view(groups, -1).mean(0))  # type: ignore[union-attr]
                 self.running_var.copy_(variances.view(groups, -1).mean(0))  # type: ignore[union-attr]
                 self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        x = x.permute(0, 2, 3, 1).unflatten(3, (groups, -1)).permute(3, 0, 1, 2, 4)
-        return x.flatten(0, 1).permute(0, 3, 1, 2)
+        x = x.permute(0, 2, 3, 1).reshape(-1, height, width, groups, channels)
+        return x.permute(3, 0, 1, 2, 4).flatten(0, 1).permute(0, 3, 1, 2)
 
 
 def group_batch_norms(module: nn.Module, groups: int) -> None:
