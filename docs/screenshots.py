@@ -54,7 +54,7 @@ def curve(run: Path) -> None:
             page.open((run / "report.html").resolve())
             page.until(DRAWN)
             top, height = page.run(f"(({{y, height}}) => [y, height])({CURVE})")
-            save(page.picture(x=0, y=top - 24, width=960, height=height + 24), f"curve-{scheme}.png")
+            save(page.picture(x=0, y=top - 56, width=960, height=height + 56), f"curve-{scheme}.png")
 
 
 if __name__ == "__main__":
