@@ -60,9 +60,9 @@ def test_pages_of_methods_are_generated_from_code_recipes_and_runs(page: Path) -
     assert len(kinds) == text.count("<!-- end -->")
 
 
-@pytest.mark.parametrize("name", ["scaling", "data"])
-def test_measured_tables_are_those_of_the_results(name: str) -> None:
-    text = (ROOT / "docs" / f"{name}.md").read_text()
+@pytest.mark.parametrize("page", ["docs/scaling.md", "docs/data.md", "benchmarks/gpu.md"])
+def test_measured_tables_are_those_of_the_results(page: str) -> None:
+    name, text = Path(page).stem, (ROOT / page).read_text()
     assert f"<!-- measured: {name} -->\n| " in text
     assert runpy.run_path(str(GENERATE))["render_blocks"](text) == text, "run python docs/generate.py"
 
