@@ -98,6 +98,11 @@ START: dict[str, dict[str, Any]] = {  # the defaults when the study began
     },
 }
 CHOSEN = {"dino": "dino-03", "byol": "byol-05", "moco": "moco-02"}  # the best of six trials each
+FASHION: dict[str, Any] = {"dataset": "fashion-mnist"}
+VIT: dict[str, Any] = {
+    "backbone": "timm:vit_tiny_patch16_224",
+    "backbone_options": {"patch_size": 8, "depth": 4, "embed_dim": 96, "num_heads": 3},
+}
 EQUAL_FLOPS = 60_032  # images with two crops that cost what 40,000 do with four local crops of 16 px besides
 
 
@@ -143,6 +148,8 @@ def untrained() -> Iterator[Run]:
     still = {"optim.lr": 0.0, "optim.min_lr": 0.0}
     yield Run("untrained", "byol", still, budget=50 * 128)
     yield Run("untrained, 3 classes", "byol", still, budget=50 * 128, classes=3)
+    yield Run("untrained, Fashion", "byol", still, budget=50 * 128, **FASHION)
+    yield Run("untrained, ViT", "byol", still, budget=50 * 128, **VIT)
 
 
 def robust() -> Iterator[Run]:
@@ -159,14 +166,23 @@ def longer() -> Iterator[Run]:
         yield Run(f"dino {name}, 4x images", "dino", options, seed=1, budget=160_000, test=True)
 
 
+def fashion() -> Iterator[Run]:
+    """What was chosen on CIFAR-10, on images of another kind."""
+    for seed, method in product((1, 2, 3), METHODS):
+        for name, options in (("default", START[method]), ("chosen", chosen(method))):
+            yield Run(f"{method} {name}, Fashion", method, options, seed, test=True, **FASHION)
+
+
 def vit() -> Iterator[Run]:
-    """A small ViT: does what was chosen with a convnet serve it too?"""
-    small = {"backbone": "vit_tiny", "backbone_options": {"patch_size": 4, "depth": 4}}
-    for seed, (name, options) in product((1, 2), (("default", START["dino"]), ("chosen", chosen("dino")))):
-        yield Run(f"dino {name}, ViT", "dino", options, seed, budget=10_000, test=True, **small)
+    """A small ViT (0.5 M parameters, 16 patches): does what was chosen with a convnet serve it too?"""
+    for seed, method in product((1, 2, 3), METHODS):
+        for name, options in (("default", START[method]), ("chosen", chosen(method))):
+            yield Run(f"{method} {name}, ViT", method, options, seed, test=True, **VIT)
 
 
-STUDIES = {study.__name__: study for study in (search, untrained, confirm, robust, longer, crops, vit)}
+STUDIES = {
+    study.__name__: study for study in (search, untrained, confirm, robust, longer, crops, fashion, vit)
+}
 
 
 def stored(study: str) -> list[dict[str, Any]]:
