@@ -6,12 +6,14 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import platformdirs
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 T = TypeVar("T")
@@ -47,8 +49,8 @@ def fingerprint(files: Iterable[Path]) -> str:
 def load(key: str, decode: Callable[[], Decoded]) -> Decoded:
     """Return the split cached under `key`, mapped copy-on-write; `decode` makes a missing or damaged one.
 
-    Processes may race: each of them succeeds, and the entry of the first one stays. Raises OSError if the
-    cache folder cannot be written.
+    Of processes that ask for the same at once one decodes, the others wait. Raises OSError if the cache
+    folder cannot be written.
     """
     return entry("images", key, _read, lambda folder: _write(decode(), folder))
 
@@ -84,26 +86,59 @@ def remember(key: str, find: Callable[[], int]) -> int:
 def entry(kind: str, key: str, read: Callable[[Path], T], write: Callable[[Path], object]) -> T:
     """Return what `read` finds in the cache folder of `key`; `write` fills a missing or damaged one."""
     folder = cache_dir() / kind / f"v{_FORMAT}" / key
-    if folder.exists():
-        try:
-            return read(folder)
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            logger.warning("cache entry %s is damaged (%s): building it again", folder, error)
-            discard(folder)
-    logger.info("making %s", folder)
-    store(folder, write)
+    if _fault(folder, read):
+        with _named(folder), _alone(f"{kind}-{key}"):
+            if fault := _fault(folder, read):  # no other process made it meanwhile
+                if folder.exists():
+                    logger.warning("cache entry %s is damaged (%s): building it again", folder, fault)
+                    discard(folder)
+                logger.info("making %s", folder)
+                write_folder(folder, write)
     return read(folder)
 
 
 def store(folder: Path, write: Callable[[Path], object]) -> None:
     """Make a cache entry with `write_folder`; its OSError says what to set."""
-    try:
+    with _named(folder):
         write_folder(folder, write)
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OSError(
             f"the image cache {folder} cannot be written: {error}; "
             "set SSL_ZOO_CACHE to a folder with space that can be written"
         ) from error
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """Wait until no other process makes the entry `name`."""
+    lock = FileLock(cache_dir() / "locks" / name)
+    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("waiting for another process that makes %s", name)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fault(folder: Path, read: Callable[[Path], object]) -> str:
+    """Why a cache entry cannot be used, empty if it can."""
+    if not folder.exists():
+        return "missing"
+    try:
+        read(folder)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        return str(error) or type(error).__name__
+    return ""
 
 
 def write_folder(target: Path, write: Callable[[Path], object]) -> None:
