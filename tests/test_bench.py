@@ -10,6 +10,7 @@ from made_command import DIGITS, run_here, ssl_zoo_command, timeless
 from safetensors.torch import load_file
 
 import ssl_zoo
+from ssl_zoo.bench.config import load
 from ssl_zoo.bench.results import FIELDS, Results
 
 
@@ -91,6 +92,9 @@ def test_growing_a_folder_keeps_finished_cells(digits, capsys):
         *(("random", 1), ("dino", 1)),
     ]
     assert "finished before, kept" in capsys.readouterr().out
+    named = load(out / "bench.yaml")  # what the commands of the report name: the whole folder
+    assert [entry.label for entry in named.methods] == ["dino", "byol", "moco"]
+    assert named.seeds == [0, 1]
 
 
 def test_another_bench_in_the_same_folder_is_refused_with_the_difference(digits, capsys):

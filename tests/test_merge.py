@@ -1,6 +1,7 @@
 """Reports made anew, and of several benches."""
 
 import json
+import os
 
 import pytest
 from made_bench import PLANNED, Page, made_up_results, made_up_rows, write_bench
@@ -48,6 +49,15 @@ def test_merged_rows_find_their_logs_and_pictures(runs, tmp_path):
     assert command("report", out) == 0  # a merged folder is a bench folder
     assert (out / "results.json").read_text() == before
     assert command("report", out, runs / "b", "--out", tmp_path / "again") == 2  # byol seed 0 twice
+
+
+@pytest.mark.parametrize("kind", ["md", "latex"])
+def test_a_merged_table_tells_noise_and_where_to_add_seeds(runs, capsys, kind):
+    assert command("report", runs / "a", runs / "b", "--format", kind) == 0
+    told = capsys.readouterr().out
+    assert "another draw of the 60 test images would move byol over dino by" in told
+    added = (f"--config {os.path.relpath(runs / name)}/bench.yaml --seeds 3" for name in "ab")
+    assert all(words in told for words in added)
 
 
 @pytest.mark.parametrize(

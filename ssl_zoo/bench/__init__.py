@@ -207,7 +207,8 @@ def _growing(config: BenchConfig, cells: list[Cell]) -> dict[str, Any]:
 
 
 def _write_context(folder: Path, config: BenchConfig, planned: Plan) -> None:
-    write_text(folder / "bench.yaml", configuration.dump(config))
+    file = folder / "bench.yaml"
+    write_text(file, configuration.dump(configuration.grown(config, file)))
     write_text(folder / "splits.json", json.dumps(planned.roles.summary(), indent=1))
     write_text(folder / "environment.json", json.dumps(environment(), indent=1))
 

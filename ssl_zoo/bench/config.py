@@ -212,6 +212,23 @@ def dump(config: BenchConfig) -> str:
     return yaml.safe_dump(raw, sort_keys=False)
 
 
+def grown(config: BenchConfig, file: Path) -> BenchConfig:
+    """`config` with what the bench.yaml of its folder, `file`, named before: what is there stays."""
+    try:
+        before = BenchConfig.model_validate(_read(file))
+    except ValueError:  # none there, or none that can be read
+        return config
+
+    def both(name: str) -> list[Any]:
+        return list(dict.fromkeys([*getattr(before, name), *getattr(config, name)]))
+
+    lists = {name: both(name) for name in ("frozen", "references", "plugins")}
+    methods = {entry.label: entry for entry in [*before.methods, *config.methods]}
+    return config.model_copy(
+        update={**lists, "methods": list(methods.values()), "seeds": sorted(both("seeds"))}
+    )
+
+
 def _checked(kind: TypeAdapter[T], value: Any, path: str) -> T:
     try:
         return kind.validate_python(value)

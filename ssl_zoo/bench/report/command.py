@@ -33,11 +33,10 @@ def report_runs(runs: Sequence[Path], kind: Format, out: Path | None, progress: 
         progress.show(results)
         return None
     results = Results.load(runs[0]) if len(runs) == 1 else merge(runs, Path())
-    here = results.folder if len(runs) == 1 else None
     if kind == "csv":
         table = to_csv_table(results.as_dict())
     else:
-        table = (to_markdown if kind == "md" else to_latex)(results.as_dict(), here)
+        table = (to_markdown if kind == "md" else to_latex)(results.as_dict(), results.folder)
     if out is None:
         return table
     write_text(out, table)
