@@ -9,8 +9,8 @@ import pytest
 from benchmarks.faults import judge_images, refuse_configs
 from benchmarks.harm.kills import Campaign
 
-KILLS = 5
-SEED = 25  # draws kills of each kind of process, in training, evaluation and report
+KILLS = 3
+SEED = 2712  # draws a cell in training, the spare process in evaluation, and the group in the report
 
 
 @pytest.mark.skipif(os.name == "nt", reason="process groups and SIGKILL are POSIX")

@@ -15,7 +15,7 @@ from typing import Any
 from ssl_zoo.bench.results import MEASURED, Results
 
 LONGEST = 900  # seconds that a bench may take: only against a hang
-PAUSE = 0.002
+PAUSE = 0.01
 
 MOMENTS = ("training", "training", "training", "evaluation", "report", "any")
 VICTIMS = ("group", "group", "cell", "spare")

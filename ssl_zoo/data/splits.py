@@ -3,11 +3,16 @@
 import hashlib
 import warnings
 from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ssl_zoo.data import cache
 from ssl_zoo.data.datasets import Dataset, Split, copies
 from ssl_zoo.data.holdout import tied, together
 
@@ -112,8 +117,6 @@ def evaluated_on(dataset: Dataset, other: Dataset) -> Dataset:
 
 
 def _stratified(train: Split, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
-    from sklearn.model_selection import StratifiedGroupKFold
-
     sets = tied(train.content_hash(), train.groups)
     count = min(FOLDS, int(labels.bincount().max()), int(sets.max()) + 1)
     if count < 2:
@@ -121,8 +124,31 @@ def _stratified(train: Split, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
             f"train has {len(train)} labelled images and no class with two distinct ones, so nothing can be "
             "chosen on it; label more images, or leave all labels out"
         )
+
+    def read(folder: Path) -> NDArray[np.int64]:
+        fold: NDArray[np.int64] = np.load(folder / "fold.npy")
+        if fold.shape != (len(train),):
+            raise ValueError(f"fold.npy holds {fold.shape} folds of {len(train)} images")
+        return fold
+
+    def write(folder: Path) -> None:
+        np.save(folder / "fold.npy", _fold_of_each(labels, sets, count))
+
+    digest = hashlib.sha256(f"{version('scikit-learn')} {count}".encode())
+    for part in (labels.numpy(), sets):
+        digest.update(part.tobytes())
+    fold = torch.from_numpy(cache.entry("folds", digest.hexdigest()[:32], read, write))
+    return [((fold != k).nonzero().flatten(), (fold == k).nonzero().flatten()) for k in range(count)]
+
+
+def _fold_of_each(labels: Tensor, sets: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """The fold [N] that each image is validated in; slow, as it looks at one set after the other."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    fold = np.empty(len(labels), np.int64)
     with warnings.catch_warnings():
         # a rare class is missing in some folds: no reason to alarm
         warnings.filterwarnings("ignore", "The least populated class")
-        folds = StratifiedGroupKFold(count).split(labels, labels, sets)
-        return [(torch.from_numpy(fit), torch.from_numpy(validate)) for fit, validate in folds]
+        for number, (_, validate) in enumerate(StratifiedGroupKFold(count).split(labels, labels, sets)):
+            fold[validate] = number
+    return fold
