@@ -19,7 +19,7 @@ from ssl_zoo.method import Method, Step, Views
 from ssl_zoo.optim import OptimConfig
 from ssl_zoo.train import TrainingStopped
 
-BATCH, STEPS = 128, 5
+BATCH, STEPS = 128, 3
 SIMCLR = str(Path(__file__).parent.parent / "examples" / "simclr.py")  # its negatives are other ranks' images
 _OPTIM = OptimConfig(name="sgd", lr=0.05, momentum=0.5)  # AdamW would blow rounding up to whole steps
 _DINO = {"out_dim": 64, "hidden_dim": 32, "bottleneck_dim": 16, "teacher_temperature_warmup_fraction": 0.0}
@@ -31,7 +31,7 @@ TRAININGS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any]]] = {
     "dino": ("dino", _DINO, "resnet8", {"width": 8}),
     "dino-sinkhorn": ("dino", {**_DINO, "centering": "sinkhorn"}, "resnet8", {"width": 8}),
     "byol": ("byol", {"hidden_dim": 32, "out_dim": 16}, "resnet8", {"width": 8}),
-    "moco": ("moco", {"hidden_dim": 32, "out_dim": 16, "queue_size": 384}, "resnet8", {"width": 8}),
+    "moco": ("moco", {"hidden_dim": 32, "out_dim": 16, "queue_size": 256}, "resnet8", {"width": 8}),
     "dino-vit": ("dino", {**_DINO, "use_bn": False}, "vit_tiny", _VIT),
     "simclr": ("simclr", {"hidden_dim": 32, "out_dim": 16}, "resnet8", {"width": 8}),
     "moco-3": ("moco", {"hidden_dim": 32, "out_dim": 16, "batch_norm_groups": 3}, "resnet8", {"width": 8}),
@@ -59,7 +59,7 @@ def _in_double(_: nn.Module, given: tuple[Views, Step]) -> tuple[Views, Step]:
 
 
 def trained(method: Method, **given: Any) -> dict[str, Any]:
-    """Losses, first gradients and final state of five steps."""
+    """Losses, first gradients and final state."""
     gradients: dict[str, Tensor] = {}
     ready = method.on_grads_ready
 
@@ -98,10 +98,10 @@ def everything() -> dict[str, Any]:
 
 
 def stopped(out: Path) -> None:
-    """Train MoCo until step 3, where it is stopped, with a checkpoint in `out`."""
+    """Train MoCo for two steps, where it is stopped, with a checkpoint in `out`."""
     asked: list[int] = []
     with suppress(TrainingStopped):
-        trained(made("moco"), out=out, should_stop=lambda: asked.append(1) or len(asked) > 3)
+        trained(made("moco"), out=out, should_stop=lambda: asked.append(1) or len(asked) > 2)
 
 
 def main(out: Path) -> None:
