@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from ssl_zoo.bench.cells import FINISHED
@@ -49,7 +49,7 @@ class Summary:
     """The primary metric."""
     gain: Interval | None
     costs: dict[str, float]
-    """Means of images_seen, views_seen, train_flops, train_seconds and images_per_second."""
+    """Medians of images_seen, views_seen, train_flops, train_seconds and images_per_second."""
     is_reference: bool
     """Whether nothing was trained here: the untrained backbone, the weights to start from, other encoders."""
 
@@ -96,7 +96,7 @@ def _summarise(label: str, rows: list[Row], primary: str, baseline: dict[int, fl
         scores={metric: mean_interval(values) for metric, values in scores.items() if values},
         by_seed=by_seed,
         gain=paired_interval(in_points(paired), in_points(baseline)),
-        costs={name: sum(values) / len(values) for name, values in costs.items() if values},
+        costs={name: median(values) for name, values in costs.items() if values},
         is_reference=reference,
     )
 
