@@ -168,14 +168,14 @@ def longer() -> Iterator[Run]:
 
 def fashion() -> Iterator[Run]:
     """What was chosen on CIFAR-10, on images of another kind."""
-    for seed, method in product((1, 2, 3), METHODS):
+    for method, seed in product(METHODS, (1, 2, 3)):
         for name, options in (("default", START[method]), ("chosen", chosen(method))):
             yield Run(f"{method} {name}, Fashion", method, options, seed, test=True, **FASHION)
 
 
 def vit() -> Iterator[Run]:
     """A small ViT (0.5 M parameters, 16 patches): does what was chosen with a convnet serve it too?"""
-    for seed, method in product((1, 2, 3), METHODS):
+    for method, seed in product(METHODS, (1, 2, 3)):
         for name, options in (("default", START[method]), ("chosen", chosen(method))):
             yield Run(f"{method} {name}, ViT", method, options, seed, test=True, **VIT)
 
