@@ -1,6 +1,8 @@
 """The command line: parses, calls, prints; decides nothing."""
 
 import errno
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -244,6 +246,8 @@ app.command(cli_use.reproduce)
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: exit code 0 fine, 1 a cell or a file failed, 2 usage or configuration, 130 interrupted."""
+    if arguments is None and "LOCAL_RANK" not in os.environ:  # torchrun ends ranks that may wait for others
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # asks for the same as Ctrl-C
     try:
         code = app(
             sys.argv[1:] if arguments is None else arguments,

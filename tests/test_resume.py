@@ -4,6 +4,7 @@ import signal
 import subprocess
 import time
 
+import pytest
 from made_command import DIGITS, command_line
 
 from ssl_zoo.bench.results import Results
@@ -17,12 +18,13 @@ def wait_for_lines(log, count, process):
         time.sleep(0.005)
 
 
-def test_interrupt_leaves_a_checkpoint_and_130(tmp_path):
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_leaves_a_checkpoint_and_130(tmp_path, asked):
     command = [*DIGITS, "--methods", "byol", "--budget", "steps=3000", "--out", tmp_path / "run"]
     process = subprocess.Popen(command_line(*command), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     cell = tmp_path / "run" / "cells" / "byol-seed0"
     wait_for_lines(cell / "metrics.jsonl", 1, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(asked)
     _, err = process.communicate(timeout=600)
     assert process.returncode == 130, err
     assert (cell / "checkpoint.pt").exists()
