@@ -260,7 +260,8 @@ def main(arguments: list[str] | None = None) -> None:
         code = 2
     except OSError as error:
         print(f"ssl-zoo: {error}", file=sys.stderr)
-        code = 2 if error.errno is None or error.errno in _WRONG_PATH else 1
+        failed = isinstance(error, ChildProcessError)  # a cell on one of several ranks
+        code = 1 if failed or error.errno not in (None, *_WRONG_PATH) else 2
     except KeyboardInterrupt:
         print("interrupted: what is finished is kept; the same command goes on", file=sys.stderr)
         code = 130

@@ -180,6 +180,7 @@ def reproduce(
     cells: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     data_dir: Path | None = None,
     out: Path | None = None,
+    plugin: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
 ) -> int:
     """Run finished cells of a bench again and say whether the results are the same.
 
@@ -201,6 +202,8 @@ def reproduce(
         Folder that holds `<dataset>/`, if it is not where it was.
     out
         The folder for the second run; default `<run>-again`. The same command goes on where it stopped.
+    plugin
+        Modules or .py files of its plan, which are code: only those given here are loaded.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -208,7 +211,9 @@ def reproduce(
     from ssl_zoo.bench.progress import Progress
     from ssl_zoo.bench.reproduce import reproduce as run_again
 
-    found = run_again(run, out=out, data_dir=data_dir, only=cells or (), progress=Progress())
+    found = run_again(
+        run, out=out, data_dir=data_dir, only=cells or (), plugins=plugin or (), progress=Progress()
+    )
     console = Console(highlight=False)
     for cell in found:
         console.print(f"{cell.cell:<18} [bold]{cell.verdict}[/]: {escape(cell.words)}")

@@ -90,7 +90,6 @@ def made_up_results(rows: list[dict[str, Any]], **fields: Any) -> dict[str, Any]
         "notes": [],
         "created": "2026-01-02T03:04:05",
         "version": "0.1.0",
-        "command": "ssl-zoo bench --methods dino byol --dataset made-up --seeds 3",
     }
     return {"bench": bench | fields, "rows": rows}
 

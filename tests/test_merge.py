@@ -78,6 +78,36 @@ def test_what_is_not_comparable_is_refused_with_the_difference(runs, tmp_path, f
         merge([runs / "a", variant(runs, tmp_path, **fields)], tmp_path / "out")
 
 
+def test_benches_tested_on_other_images_or_labels_are_refused(runs, tmp_path):
+    other = variant(runs, tmp_path)
+    for number, folder in enumerate((runs / "a", other)):
+        splits = json.loads((folder / "splits.json").read_text())
+        (folder / "splits.json").write_text(json.dumps(splits | {"evaluation": str(number)}))
+    with pytest.raises(ValueError, match=r"images or labels evaluated on: they differ in .*a and .*b"):
+        merge([runs / "a", other], tmp_path / "out")
+
+
+def test_what_was_tuned_or_given_in_any_of_them_is_told(runs, tmp_path):
+    def tuned(label):
+        return {"trials": 2, "metric": "curve_knn_top1", "methods": {label: {"chosen": 1}}}
+
+    first = json.loads((runs / "a" / "results.json").read_text())
+    first["bench"] |= {"tuning": tuned("dino"), "given": {"dino": ["optim"]}, "plugins": ["one"]}
+    second = variant(runs, tmp_path, tuning=tuned("byol"), given={"byol": ["views"]}, plugins=["two"])
+    merged = merge([write_bench(tmp_path / "a", first), second], tmp_path / "out").bench
+    assert merged["tuning"] == tuned("dino") | {"methods": {"dino": {"chosen": 1}, "byol": {"chosen": 1}}}
+    assert merged["given"] == {"dino": ["optim"], "byol": ["views"]}
+    assert merged["plugins"] == ["one", "two"]
+
+
+def test_of_a_shared_reference_the_row_that_finished_is_taken(runs, tmp_path):
+    first = json.loads((runs / "a" / "results.json").read_text())
+    for row in first["rows"]:
+        row |= {"status": "failed"} if row["label"] == "random" else {}
+    merged = merge([write_bench(tmp_path / "a", first), runs / "b"], tmp_path / "out")
+    assert [row["status"] for row in merged.rows if row["label"] == "random"] == ["done"]
+
+
 def test_a_label_and_seed_in_two_runs_is_refused(runs, tmp_path):
     again = write_bench(tmp_path / "b", json.loads((runs / "a" / "results.json").read_text()))
     with pytest.raises(ValueError, match=r"a and .*b both hold dino seed 0; leave one of them out"):

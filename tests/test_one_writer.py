@@ -101,3 +101,4 @@ def test_what_may_pass_is_tried_again(tmp_path, capsys):
     assert capsys.readouterr().out.count("starts again") == 2
     assert [row["status"] for row in Results.load(tmp_path / "run").rows] == ["done", "done"]
     assert (tmp_path / "tries").read_text() == "..."
+    assert not (tmp_path / "run/cells/moody-seed0/error.txt").exists()  # of an attempt that failed

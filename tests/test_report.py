@@ -11,7 +11,7 @@ import pytest
 from made_bench import made_up_results, made_up_row, made_up_rows, page_of, write_bench
 from PIL import Image
 
-from ssl_zoo.bench.report import summary, write_report
+from ssl_zoo.bench.report import accuracy, summary, write_report
 from ssl_zoo.bench.report.figures import POINTS, curve_figure, score_figure, tones
 from ssl_zoo.bench.report.html import MOST_BYTES
 
@@ -29,6 +29,17 @@ def test_figures_are_valid_plotly():
     assert len(broken_off["data"]) == 2
     for figure in (score_figure(summaries, "knn_top1", tones(["dino", "byol"])), curve):
         go.Figure({"data": figure["data"], "layout": figure["layout"]})
+
+
+def test_of_a_run_that_has_not_ended_the_flops_are_not_drawn():
+    """Its row has no FLOPs: the other seeds are the mean, and alone it is no line."""
+    done, stopped = made_up_row("dino", 0, 0.6), made_up_row("dino", 1, None, train_flops=None)
+    log = [{"step": step, "images_seen": 128 * step, "curve_knn_top1": 0.5} for step in (20, 40)]
+    for rows, drawn in (([done, stopped], [2]), ([stopped], [])):
+        found = accuracy.curves([(row, log) for row in rows], "curve_knn_top1")
+        figure = accuracy.accuracy_figure(found, "curve_knn_top1", "flops", tones(["dino"]))
+        assert [len(trace["x"]) for trace in figure["data"]] == drawn
+        assert len(accuracy.accuracy_figure(found, "curve_knn_top1", "images", tones(["dino"]))["data"]) == 1
 
 
 # the page
@@ -54,7 +65,7 @@ def test_page_tells_everything(tmp_path: Path):
         "test reads",
         "only 400 labelled test images: a score moves by 4.9 points or so",
         "an imaginary one",
-        "ssl-zoo bench --methods dino byol",
+        "ssl-zoo bench --config",
         "2026-01-02",
         "loss: 8.",
     ):

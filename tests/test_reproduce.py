@@ -1,6 +1,7 @@
 """A bench, run again from its plan."""
 
 import json
+import shutil
 
 import pytest
 from made_run import command, small_bench, small_data
@@ -51,7 +52,26 @@ def test_the_same_machine_gives_the_same_bits(run, tmp_path, capsys):
         (run / "aside.json").rename(run / "cells/byol-seed1/result.json")
 
 
+def test_code_that_a_plan_names_is_loaded_only_if_it_is_given(run, tmp_path, capsys):
+    plan = json.loads((run / "plan.json").read_text())
+    for cell in plan["cells"]:
+        cell["plugins"] = [str(tmp_path / "foreign.py")]
+    foreign = tmp_path / "run"
+    shutil.copytree(run, foreign)
+    (foreign / "plan.json").write_text(json.dumps(plan))
+    asked = ["reproduce", foreign, "--cells", "random-seed0"]
+    assert command(*asked) == 2
+    assert f"foreign.py', which is code; if you trust it, add --plugin {tmp_path}" in capsys.readouterr().err
+    (tmp_path / "foreign.py").write_text("LOADED = True")
+    assert command(*asked, "--plugin", tmp_path / "foreign.py") == 0
+
+
 def test_what_is_not_there_is_named(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "begun")
+    for result in (tmp_path / "begun").glob("cells/*/result.json"):
+        result.unlink()
+    assert command("reproduce", tmp_path / "begun") == 2
+    assert "begun has no finished cell" in capsys.readouterr().err
     assert command("reproduce", run, "--cells", "dino-seed0", "--out", tmp_path / "again") == 2
     assert (
         "has no finished cell dino-seed0; there are byol-seed0, byol-seed1, random" in capsys.readouterr().err

@@ -92,7 +92,15 @@ def test_markdown_is_the_same_table():
 def test_markdown_bolds_the_best_with_its_interval():
     text = to_markdown(made_up_results(made_up_rows(["dino", "byol"], 3)))
     assert re.search(r"\| dino \| \*\*6\d\.\d \N{PLUS-MINUS SIGN} \d\.\d\*\* \|", text)
-    assert text.count("**") == 6  # k-NN, linear, mAP@R
+    assert text.count("**") == 2  # of the primary metric alone: no other was tested
+
+
+def test_no_reference_is_the_best_and_an_undecided_one_neither():
+    rows = made_up_rows(["dino", "byol"], 3)
+    above = [made_up_row("supervised", seed, 0.9, method=None) for seed in range(3)]
+    assert re.findall(r"\| (\w+) \| \*\*", to_markdown(made_up_results([*rows, *above]))) == ["dino"]
+    close = [row | {"knn_top1": 0.55 + 0.01 * (row["seed"] % 2)} for row in rows if row["label"] != "random"]
+    assert "**" not in to_markdown(made_up_results(close))
 
 
 def test_from_three_seeds_on_differences_to_the_reference_are_columns():

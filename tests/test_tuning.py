@@ -55,6 +55,17 @@ def test_the_same_command_does_not_try_again(run):
     assert Results.load(folder).bench["seeds"] == [0, 1]
 
 
+def test_a_folder_grows_by_as_many_trials_only_and_keeps_what_they_found(run, tmp_path):
+    folder, data_dir, fields, first = run
+    with pytest.raises(ValueError, match="tuning_trials: 3 there, 0 asked"):
+        small_bench(folder, data_dir, methods=["dino"])
+    grown = small_bench(folder, data_dir, **fields | {"methods": ["dino"]})
+    assert list(grown.bench["tuning"]["methods"]) == ["byol", "moco", "dino"]
+    assert grown.bench["tuning"]["methods"]["byol"] == first.bench["tuning"]["methods"]["byol"]
+    assert grown.bench["given"] == {"moco": ["temperature"]}
+    assert [*grown.bench["steps"]] == ["byol", "moco", "dino"]
+
+
 def test_what_was_given_is_not_drawn():
     entry = MethodEntry(method="moco", label="m", options={"temperature": 0.3, "optim": {"lr": 1e-3}})
     drawn = _settings(entry, 5)

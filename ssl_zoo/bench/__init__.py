@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
@@ -21,7 +21,7 @@ import torch
 
 from ssl_zoo import ranks
 from ssl_zoo.bench import config as configuration
-from ssl_zoo.bench.cells import FINISHED, Cell, planned_steps, read_result, write_plan
+from ssl_zoo.bench.cells import FINISHED, Cell, check_shared, planned_steps, read_result, write_plan
 from ssl_zoo.bench.config import BenchConfig
 from ssl_zoo.bench.executors import create_executor
 from ssl_zoo.bench.lock import FILES, one_writer
@@ -97,9 +97,11 @@ def _run_bench(
     create_executor(config.run)  # raises before anything is planned
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = Path(out) if out is not None else Path("runs") / f"{slug(config.dataset)}-{stamp}"
-    known = {} if overwrite else planned_steps(folder)
+    known = {} if overwrite else planned_steps(folder, config.budget)
     planned = plan(config, known)
     progress.planned(planned, folder, estimate(planned, config.tuning.trials))
+    if not overwrite:
+        check_shared(folder, planned.shared)
     if dry_run:
         return collect(folder, planned.cells, _terms(config, planned))
     with one_writer(folder):
@@ -108,10 +110,14 @@ def _run_bench(
         tuning: dict[str, Any] = {"trials": 0}
         if config.tuning.trials:
             chosen, tuning = tune(config, folder / "tuning", partial(run_cells, progress=progress))
+            with suppress(FileNotFoundError, ValueError):  # of methods that the folder has already
+                before = Results.load(folder).bench["tuning"]
+                tuning["methods"] = {**before.get("methods", {}), **tuning["methods"]}
             planned = plan(chosen, known)
         cells = write_plan(folder, planned.cells)
-        terms = _terms(config, planned) | _growing(config, cells) | {"tuning": tuning}
-        _write_context(folder, config, planned)
+        whole = configuration.grown(config, folder / "bench.yaml")
+        terms = _terms(whole, planned) | _growing(config, cells) | {"tuning": tuning}
+        _write_context(folder, whole, planned)
         try:
             run_cells(planned.cells, folder, config.run, progress)
         finally:
@@ -182,7 +188,6 @@ def _terms(config: BenchConfig, planned: Plan) -> dict[str, Any]:
         "batch_size": shared.batch_size,
         "budget": shared.budget,
         "given": {entry.label: sorted(entry.options) for entry in config.methods if entry.options},
-        "steps": {cell.label: cell.steps for cell in planned.cells if cell.steps},
         "views": shared.views,
         "primary_metric": shared.primary_metric,
         "report_images": config.report.images,
@@ -202,13 +207,13 @@ def _growing(config: BenchConfig, cells: list[Cell]) -> dict[str, Any]:
     return {
         "seeds": sorted({cell.seed for cell in cells}),
         "methods": methods,
+        "steps": {cell.label: cell.steps for cell in cells if cell.steps},
         "reference": config.evaluation.reference or methods[0],
     }
 
 
 def _write_context(folder: Path, config: BenchConfig, planned: Plan) -> None:
-    file = folder / "bench.yaml"
-    write_text(file, configuration.dump(configuration.grown(config, file)))
+    write_text(folder / "bench.yaml", configuration.dump(config))
     write_text(folder / "splits.json", json.dumps(planned.roles.summary(), indent=1))
     write_text(folder / "environment.json", json.dumps(environment(), indent=1))
 

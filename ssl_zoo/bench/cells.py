@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from ssl_zoo.bench.config import BackboneEntry, DataConfig
+from ssl_zoo.budget import Budget
 from ssl_zoo.files import write_text
 
 Emit = Callable[[dict[str, Any]], None]  # takes what a cell says while it runs
@@ -45,6 +46,7 @@ class Shared(BaseModel):
     transfer: dict[str, str] = {}
     eval_data: str | None = None
     accumulate: int = 1
+    tuning_trials: int = 0
 
 
 class Cell(BaseModel):
@@ -108,13 +110,14 @@ def read_plan(folder: Path) -> list[Cell]:
     return _read_plan(file)
 
 
-def planned_steps(folder: Path) -> dict[str, int]:
-    """Per label the steps that a bench in `folder` was planned with; none where there is no bench.
+def planned_steps(folder: Path, budget: Budget) -> dict[str, int]:
+    """Per label the steps that a bench of this budget in `folder` was planned with; none without one.
 
     Seconds are measured anew by each plan: a bench that goes on keeps the steps that it began with.
     """
     found = read_plan(folder) if (folder / "plan.json").exists() else []
-    return {cell.label: cell.steps for cell in found}
+    asked = budget.model_dump(exclude_none=True)
+    return {cell.label: cell.steps for cell in found if cell.shared.budget == asked}
 
 
 def identity(cell: Cell) -> dict[str, Any]:
@@ -132,30 +135,43 @@ def identity(cell: Cell) -> dict[str, Any]:
 def write_plan(folder: Path, cells: list[Cell]) -> list[Cell]:
     """Write plan.json and each cell.json; a folder may grow by cells that share everything declared equal.
 
-    Returns all cells of the folder. Raises ValueError with the difference if the folder holds another bench.
+    Cells that have ended stay as they were run. Returns all cells of the folder. Raises ValueError with the
+    difference if the folder holds another bench.
     """
     file = folder / "plan.json"
-    known: dict[str, Cell] = {}
-    if file.exists():
-        stored = _read_plan(file)
-        known = {cell.folder: cell for cell in stored}
-        differences = _differences(stored[0].shared, cells[0].shared)
-        for cell in cells:
-            if cell.folder in known and known[cell.folder].config_hash != cell.config_hash:
-                differences += _option_differences(known[cell.folder], cell)
-        if differences:
-            raise ValueError(
-                f"{folder} holds another bench:\n  "
-                + "\n  ".join(dict.fromkeys(differences))
-                + "\nuse another --out, or --overwrite to discard what is there"
-            )
-    merged = list({**known, **{cell.folder: cell for cell in cells}}.values())
-    for cell in cells:
-        place = folder / "cells" / cell.folder
-        place.mkdir(parents=True, exist_ok=True)
-        write_text(place / "cell.json", cell.model_dump_json(indent=1))
-    write_text(file, json.dumps({"cells": [cell.model_dump(mode="json") for cell in merged]}, indent=1))
-    return merged
+    known = {cell.folder: cell for cell in read_plan(folder)} if file.exists() else {}
+    check_shared(folder, cells[0].shared)
+    differences = [
+        difference
+        for cell in cells
+        if cell.folder in known and known[cell.folder].config_hash != cell.config_hash
+        for difference in _option_differences(known[cell.folder], cell)
+    ]
+    _refuse(folder, differences)
+    places = {cell.folder: folder / "cells" / cell.folder for cell in cells}
+    ended = {name for name in known.keys() & places if read_result(places[name]).get("status") in FINISHED}
+    merged = {**known, **{cell.folder: cell for cell in cells if cell.folder not in ended}}
+    for name in places.keys() - ended:
+        places[name].mkdir(parents=True, exist_ok=True)
+        write_text(places[name] / "cell.json", merged[name].model_dump_json(indent=1))
+    planned = [cell.model_dump(mode="json") for cell in merged.values()]
+    write_text(file, json.dumps({"cells": planned}, indent=1))
+    return list(merged.values())
+
+
+def check_shared(folder: Path, shared: Shared) -> None:
+    """Raises ValueError with the difference if `folder` holds a bench with other terms."""
+    if (folder / "plan.json").exists():
+        _refuse(folder, _differences(read_plan(folder)[0].shared, shared))
+
+
+def _refuse(folder: Path, differences: list[str]) -> None:
+    if differences:
+        raise ValueError(
+            f"{folder} holds another bench:\n  "
+            + "\n  ".join(dict.fromkeys(differences))
+            + "\nuse another --out, or --overwrite to discard what is there"
+        )
 
 
 def _read_plan(file: Path) -> list[Cell]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from ssl_zoo.bench.plugins import import_plugin
+from ssl_zoo.bench.plugins import anywhere, check_trusted, import_plugin
 from ssl_zoo.bench.run_config import STRICT, Count, RunConfig
 from ssl_zoo.bench.yaml_text import MOST_BYTES, MOST_LEVELS, one_line, parse
 from ssl_zoo.budget import Budget
@@ -177,18 +177,15 @@ def load(
     Raises ValueError saying which field is wrong, what was given, what is allowed.
     """
     raw = _read(Path(file)) if file is not None else {}
-    named = raw.pop("plugins", None) or []
+    named = raw.pop("plugins", None)
     _merge(raw, dict(fields or {}))
     for assignment in assignments:
         _merge(raw, _nested(assignment))
-    plugins = _checked(_NAMES, raw.get("plugins") or [], "plugins")
-    for plugin in _checked(_NAMES, named, "plugins"):
-        if plugin not in plugins:
-            raise ValueError(
-                f"plugins: {file} names {plugin!r}, which is code; if you trust it, add --plugin {plugin}"
-            )
+    plugins, named = (_checked(_NAMES, names or [], "plugins") for names in (raw.get("plugins"), named))
+    check_trusted(named, plugins, str(file))
     for plugin in plugins:
         import_plugin(plugin)
+    raw["plugins"] = [anywhere(plugin) for plugin in plugins]
     sections = {name: _checked(_OPTIONS, raw.pop(name), name) for name in list_methods() if name in raw}
     try:
         config = BenchConfig.model_validate(raw)

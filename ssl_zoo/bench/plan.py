@@ -62,11 +62,9 @@ def plan(config: BenchConfig, planned: Mapping[str, int] | None = None, *, trial
     image_size = config.image_size or (native if native <= SMALL_IMAGE else 96)
     small = image_size <= SMALL_IMAGE
     backbone = config.backbone or BackboneEntry(name="resnet8" if small else "resnet18")
-    batch_size = config.batch_size or min(256, len(parts.pretrain) // 4)
-    if batch_size > len(parts.pretrain):
-        raise ValueError(
-            f"batch_size={batch_size} exceeds the {len(parts.pretrain)} images to train on; lower it"
-        )
+    batch_size = config.batch_size or min(256, max(2, len(parts.pretrain) // 4))
+    if batch_size > (images := len(parts.pretrain)):
+        raise ValueError(f"batch_size={batch_size} exceeds the {images} images to train on; lower it")
     device = resolve_device(config.run.device)
     wanted = [_method_config(entry, config.views, len(parts.pretrain)) for entry in config.methods]
     network, notes = _create(backbone, image_size), list(dataset.notes)
@@ -91,6 +89,7 @@ def plan(config: BenchConfig, planned: Mapping[str, int] | None = None, *, trial
         finetune=config.evaluation.finetune,
         eval_data=short_name(config.data.eval) if config.data.eval else None,
         accumulate=config.run.accumulate,
+        tuning_trials=config.tuning.trials,
         transfer={name: other.fingerprint for name, other in open_transfer(others, data).items()},
     )
     wait_until_ready()
@@ -143,7 +142,7 @@ def plan(config: BenchConfig, planned: Mapping[str, int] | None = None, *, trial
             "method": method,
             "seed": seed,
             "options": options.get(label, {}),
-            "shared": shared.model_dump(mode="json"),
+            "shared": shared.model_dump(mode="json", exclude={"tuning_trials"}),
         }
         return Cell(
             label=label,

@@ -3,7 +3,23 @@
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+
+
+def anywhere(name: str) -> str:
+    """The plug-in as it is named from any folder: a `.py` file with its absolute path."""
+    return str(Path(name).expanduser().absolute()) if name.endswith(".py") else name
+
+
+def check_trusted(named: Iterable[str], given: Iterable[str], where: str) -> None:
+    """Raises ValueError for a plug-in that the file `where` names and the command does not."""
+    trusted = {anywhere(name) for name in given}
+    for name in named:
+        if anywhere(name) not in trusted:
+            raise ValueError(
+                f"plugins: {where} names {name!r}, which is code; if you trust it, add --plugin {name}"
+            )
 
 
 def import_plugin(name: str) -> None:

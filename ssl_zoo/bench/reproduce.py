@@ -13,6 +13,7 @@ from scipy.special import stdtrit
 from ssl_zoo.bench import environment, run_cells
 from ssl_zoo.bench.cells import FINISHED, Cell, read_plan, read_result, write_plan
 from ssl_zoo.bench.lock import one_writer
+from ssl_zoo.bench.plugins import check_trusted
 from ssl_zoo.bench.progress import Progress
 from ssl_zoo.bench.results import MEASURED
 from ssl_zoo.bench.run_config import RunConfig
@@ -39,12 +40,14 @@ def reproduce(
     out: Path | None = None,
     data_dir: Path | None = None,
     only: Sequence[str] = (),
+    plugins: Sequence[str] = (),
     progress: Progress,
 ) -> list[Reproduced]:
     """Run the finished cells of the bench in `run` (all, or `only` those named) in the folder `out`.
 
     None: `<run>-again` beside it; the same call goes on where it stopped. `data_dir` is where the data lies
-    now. Raises FileNotFoundError if there is no bench, ValueError for a cell that it does not hold.
+    now, `plugins` are those of its plan that are trusted. Raises FileNotFoundError if there is no bench,
+    ValueError for a cell that it does not hold and for a plug-in that is not given.
     """
     cells = {cell.folder: cell for cell in read_plan(run)}
     done = {name for name in cells if read_result(run / "cells" / name).get("status") in FINISHED}
@@ -52,8 +55,11 @@ def reproduce(
         raise ValueError(
             f"{run} has no finished cell {', '.join(wrong)}; there are {', '.join(sorted(done))}"
         )
+    if not done:
+        raise ValueError(f"{run} has no finished cell; run its bench to the end of one first")
     folder = out or run.resolve().with_name(f"{run.resolve().name}-again")
     again = [_moved(cells[name], data_dir) for name in cells if name in (only or done)]
+    check_trusted((name for cell in again for name in cell.plugins), plugins, str(run / "plan.json"))
     with spare(), one_writer(folder):
         write_plan(folder, again)
         run_cells(again, folder, RunConfig(), progress)

@@ -15,7 +15,7 @@ from torchvision.utils import make_grid, save_image
 
 from ssl_zoo import ranks
 from ssl_zoo.bench.assess import assess, extract_parts
-from ssl_zoo.bench.cells import Cell, Emit, identity
+from ssl_zoo.bench.cells import FINISHED, Cell, Emit, identity, read_result
 from ssl_zoo.bench.lock import LOCK
 from ssl_zoo.bench.plan import build, build_supervised, open_dataset
 from ssl_zoo.bench.plugins import import_plugin
@@ -60,6 +60,9 @@ def run_cell(folder: Path, emit: Emit, should_stop: Callable[[], bool] = lambda:
             return "failed"  # on all ranks alike
     with FileLock(folder / LOCK):  # the process of a killed bench may still be at its last step
         sweep(folder)
+        if read_result(folder).get("status") not in FINISHED:
+            for name in ("result.json", "error.txt"):  # of an attempt that failed
+                (folder / name).unlink(missing_ok=True)
         try:
             result = run(cell, folder, emit, should_stop)
         except TrainingStopped as stopped:
@@ -116,7 +119,8 @@ def run(cell: Cell, folder: Path, emit: Emit, should_stop: Callable[[], bool]) -
             raise TypeError(
                 f"the encoder of {cell.method} is no Backbone; return the one it was given or a copy"
             )
-        curve = selection_curve(parts, shared.image_size, cell.workers)
+        told = cell.method is None and len(parts.folds) > 1  # the labels of what would be chosen on
+        curve = None if told else selection_curve(parts, shared.image_size, cell.workers)
         fitted, alarm = _train(cell, method, split, curve, folder, emit, should_stop)
         if cell.trial:
             return {"status": "done", **_training(cell, fitted, device)}

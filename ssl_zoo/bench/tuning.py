@@ -37,7 +37,7 @@ def tune(
         "tuning": TuningConfig(),
         "evaluation": config.evaluation.model_copy(update={"transfer": []}),  # no trial would look at them
     }
-    planned = plan(config.model_copy(update=alone), planned_steps(folder), trials=True)
+    planned = plan(config.model_copy(update=alone), planned_steps(folder, config.budget), trials=True)
     if not planned.roles.folds:
         raise ValueError("tuning.trials needs labels to choose by; set it to 0, or give --labels")
     write_plan(folder, planned.cells)

@@ -40,18 +40,15 @@ class Roles:
     @property
     def fingerprint(self) -> str:
         """A sha256 of all that is trained on, chosen on and tested on, labels included."""
-        digest = hashlib.sha256()
-        for part in (self.pretrain, self.train, self.test):
-            labels = b"" if part.labels is None else part.labels.numpy().tobytes()
-            digest.update(f"{part.fingerprint} {part.classes}".encode() + labels)
-        return digest.hexdigest()
+        return _fingerprint(self.pretrain, self.train, self.test)
 
     def summary(self) -> dict[str, Any]:
-        """What `splits.json` records: the rules, images and fingerprint of each part, the test's names."""
+        """What `splits.json` records: the rules, images and fingerprints of the parts, the test's names."""
         parts = {"pretrain": self.pretrain, "train": self.train, "test": self.test}
         return {
             "split": self.split,
             "rule": self.rule,
+            "evaluation": _fingerprint(self.train, self.test),
             **{
                 name: {
                     "images": len(part),
@@ -68,6 +65,14 @@ class Roles:
 
     def _named(self, index: Tensor) -> dict[str, Any]:
         return {"images": len(index), "fingerprint": self.train.fingerprint_of(index)}
+
+
+def _fingerprint(*parts: Split) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        labels = b"" if part.labels is None else part.labels.numpy().tobytes()
+        digest.update(f"{part.fingerprint} {part.classes}".encode() + labels)
+    return digest.hexdigest()
 
 
 def roles(dataset: Dataset) -> Roles:

@@ -62,11 +62,13 @@ def accuracy_figure(found: Curves, score: str, axis: str, tone: Mapping[str, str
 def _drawn(label: str, seeds: list[list[Point]], axis: str, tone: str) -> list[Figure]:
     common = traced(label, tone) | {"line": {"width": 2, "dash": dash(tone)}}
     common["marker"] = {"size": 7, "symbol": key(label, tone).symbol}
-    spans = _spans(seeds, axis)
+    known = [[point for point in seed if getattr(point, axis) is not None] for seed in seeds]
+    seeds = [seed for seed in known if seed]  # of a run that has not ended the FLOPs are not known
+    spans = _spans(seeds, axis) if seeds else []
     lonely = [] if len(spans) > 1 or len(seeds) == 1 else seeds
     if lonely:  # seeds that share no steps have no mean
         return [_line(common, [(getattr(p, axis), p.score) for p in seed]) for seed in lonely]
-    traces = [_line(common, [(x, mean) for x, mean, _ in spans])]
+    traces = [_line(common, [(x, mean) for x, mean, _ in spans])] if spans else []
     if len(seeds) >= SEEDS_TO_RANK:
         upper = [(x, mean + half) for x, mean, half in spans]
         lower = [(x, mean - half) for x, mean, half in spans]
@@ -83,8 +85,7 @@ def _spans(seeds: list[list[Point]], axis: str) -> list[tuple[float, float, floa
         points = [seed[step] for seed in by_step]
         spent = [getattr(point, axis) for point in points]
         mean, half_width = mean_interval([point.score for point in points])
-        if None not in spent:
-            spans.append((sum(spent) / len(spent), mean, half_width or 0.0))
+        spans.append((sum(spent) / len(spent), mean, half_width or 0.0))
     return spans
 
 

@@ -163,7 +163,7 @@ def _page(folder: Path, results: Mapping[str, Any], room: int) -> dict[str, Any]
         "details": [(title, name in _WORDS) for name, title in _DETAILS.items()],
         "detail_lines": [[written(name, row.get(name)) for name in _DETAILS] for row in rows],
         "errors": [row for row in rows if row.get("error")],
-        "runs": provenance(sources, bench),
+        "runs": provenance(sources),
         "made": ", ".join(f"{name} {bench[name]}" for name in ("version", "created") if bench.get(name)),
         "files": {
             name: (folder / name).read_text(encoding="utf-8")

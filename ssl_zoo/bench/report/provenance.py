@@ -52,7 +52,7 @@ def facts(bench: Mapping[str, Any]) -> Pairs:
     return [(name, str(value)) for name, value in named.items() if value not in (None, "")]
 
 
-def provenance(sources: Sources, bench: Mapping[str, Any]) -> list[Run]:
+def provenance(sources: Sources) -> list[Run]:
     """One entry per bench behind the report; what a folder does not hold is empty."""
     runs = []
     for name, folder in sources.runs.items():
@@ -63,7 +63,7 @@ def provenance(sources: Sources, bench: Mapping[str, Any]) -> list[Run]:
                 name=name,
                 roles=list(_flat(load_json(folder / "splits.json"))),
                 environment=list(_flat(load_json(folder / "environment.json"))),
-                commands=_commands(folder, config, bench),
+                commands=_commands(folder, config),
                 config=config,
                 plan=written if len(written) <= _LONG_PLAN else "",
             )
@@ -100,14 +100,14 @@ def load_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _commands(folder: Path, config: str, bench: Mapping[str, Any]) -> list[str]:
-    """What was typed, where that is known, and what makes the same again."""
-    commands = [str(bench["command"])] if bench.get("command") else []
+def _commands(folder: Path, config: str) -> list[str]:
+    """What makes the same again."""
+    commands = []
     if config:
         plugins = (yaml.safe_load(config) or {}).get("plugins") or []
         file, again = shlex.quote(str(folder / "bench.yaml")), shlex.quote(f"{folder}-again")
         asked = "".join(f" --plugin {shlex.quote(plugin)}" for plugin in plugins)
-        commands.append(f"ssl-zoo reproduce {shlex.quote(str(folder))}")
+        commands.append(f"ssl-zoo reproduce {shlex.quote(str(folder))}{asked}")
         commands.append(f"ssl-zoo bench --config {file}{asked} --out {again}")
     return commands
 

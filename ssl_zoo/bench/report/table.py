@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -15,7 +15,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from ssl_zoo.bench.report.comparison import compare, finding
+from ssl_zoo.bench.report.comparison import Comparison, compare, finding
 from ssl_zoo.bench.report.summaries import (
     LABEL_FREE,
     TITLES,
@@ -35,7 +35,7 @@ _DIGITS = {"feature_std": 3, "rankme": 1, "alignment": 3, "uniformity": 2}
 
 
 class Cell(NamedTuple):
-    """A value, its spread over seeds, and whether it is the best of its column."""
+    """A value, its spread over seeds, and whether it is the best method's."""
 
     text: str
     spread: str = ""
@@ -53,8 +53,7 @@ class Grid(NamedTuple):
 
 
 def grid(bench: Mapping[str, Any], summaries: Sequence[Summary]) -> Grid:
-    """The table's cells: scores in percent, differences in points, best of a column only where a
-    difference is decided.
+    """The table's cells: scores in percent, differences in points; the best where that is decided.
 
     From three seeds on, the differences to the reference method have columns too. Where nothing has labels,
     what is measured without them takes the place of the scores.
@@ -62,17 +61,15 @@ def grid(bench: Mapping[str, Any], summaries: Sequence[Summary]) -> Grid:
     metrics = list(dict.fromkeys([primary_of(bench), *_METRICS]))
     pairs = {pair.method.label: pair for pair in compare(bench, summaries)}
     asked = [metric for metric in _ASKED if any(metric in item.scores for item in summaries)]
-    best = {}
-    if any(pair.is_decided for pair in pairs.values()):
-        for metric in [*metrics, *asked]:
-            best[metric] = max((s.scores[metric].mean for s in summaries if metric in s.scores), default=None)
+    winner = _winner(pairs.values(), metrics[0])
 
     def score(metric: str, item: Summary) -> Cell:
         if metric not in item.scores:
             return Cell(MISSING)
         mean, half_width = item.scores[metric]
         spread = "" if half_width is None else f"{100 * half_width:.1f}"
-        return Cell(f"{100 * mean:.1f}", spread, best=mean == best.get(metric))
+        best = metric == metrics[0] and item.label == winner
+        return Cell(f"{100 * mean:.1f}", spread, best)
 
     def difference(item: Summary) -> Cell:
         if item.label not in pairs:
@@ -111,6 +108,14 @@ def grid(bench: Mapping[str, Any], summaries: Sequence[Summary]) -> Grid:
         "status": lambda item: Cell(item.status),
     }
     return Grid(list(columns), [(item, [cell(item) for cell in columns.values()]) for item in summaries])
+
+
+def _winner(pairs: Collection[Comparison], primary: str) -> str:
+    """The method with the highest mean if its difference to the reference, or all to it, are decided."""
+    if not pairs:
+        return ""
+    first = max((pair.in_order[0] for pair in pairs), key=lambda item: item.scores[primary].mean)
+    return first.label if all(pair.is_decided for pair in pairs if first in pair.in_order) else ""
 
 
 def _percent(metric: str) -> str:
