@@ -158,7 +158,7 @@ class Method(nn.Module, ABC):
     @property
     @abstractmethod
     def encoder(self) -> nn.Module:
-        """The module that is evaluated: images [B, C, H, W] -> features [B, out_dim]."""
+        """The backbone that is evaluated, or a copy: images [B, C, H, W] -> features [B, out_dim]."""
 
     @abstractmethod
     def forward(self, views: Views, step: Step) -> StepOutput:

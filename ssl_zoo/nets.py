@@ -180,11 +180,19 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
 
 
 def group_batch_norms(module: nn.Module, groups: int) -> None:
-    """Turn every BatchNorm2d of `module` into a GroupedBatchNorm2d in place; parameters and names stay."""
+    """Turn every BatchNorm2d of `module` into a GroupedBatchNorm2d in place; parameters and names stay.
+
+    Raises ValueError for another batch norm, which several groups would leave as it is.
+    """
     for norm in module.modules():
-        if type(norm) is nn.BatchNorm2d:
+        if type(norm) in (nn.BatchNorm2d, GroupedBatchNorm2d):
             norm.__class__ = GroupedBatchNorm2d
             norm.groups = groups  # type: ignore[assignment]
+        elif isinstance(norm, _BatchNorm) and groups > 1:
+            raise ValueError(
+                f"{type(norm).__name__} cannot be split into {groups} groups; take a backbone with torch's "
+                "BatchNorm2d or without batch norm, or set the groups to 1"
+            )
 
 
 class _AcrossRanks(_BatchNorm):

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Annotated, Literal, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from ssl_zoo.schedules import cosine, warmup_cosine
@@ -32,6 +32,12 @@ class OptimConfig(BaseModel):
     betas: tuple[float, float] = (0.9, 0.999)
     clip: Annotated[float, Field(gt=0)] | None = None
     clip_mode: Literal["parameter", "global"] = "parameter"
+
+    @model_validator(mode="after")
+    def _lars_decays(self) -> "OptimConfig":
+        if self.name == "lars" and 0.0 in (self.weight_decay, self.weight_decay_end):
+            raise ValueError("lars scales only what decays; give a weight_decay above 0, such as 1e-6")
+        return self
 
 
 class ParamGroup(NamedTuple):

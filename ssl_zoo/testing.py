@@ -70,8 +70,7 @@ class _Case:
         torch.manual_seed(index)
         spec = self.config.views
         sizes = [GLOBAL_PX] * len(spec.global_views) + [LOCAL_PX] * spec.local_count
-        crops = [torch.randn(self.batch, 3, size, size) for size in sizes]
-        return Views.from_list(crops, torch.arange(self.batch))
+        return Views.from_list([torch.randn(self.batch, 3, px, px) for px in sizes], torch.arange(self.batch))
 
     def train(self, method: Method, optimizer: Optimizer, steps: range, total: int) -> StepOutput:
         """Steps of the training loop, torch seeded before each as in `fit`; returns the last output."""
@@ -145,9 +144,11 @@ def _encoder_maps_images_to_features(case: _Case) -> Iterator[str]:
     owned = {id(tensor) for tensor in _state(method).values()}
     if strange := [name for name, tensor in _state(method.encoder).items() if id(tensor) not in owned]:
         yield f"encoder holds {strange[:3]}, which the method does not; return a module of the method"
-    features = method.encoder.eval()(case.views(0).global_crops[0])
-    if features.shape != (wanted := (case.batch, case.backbone.out_dim)):
-        yield f"encoder maps to {tuple(features.shape)}; it must be [B, out_dim] = {wanted}"
+    if not isinstance(method.encoder, Backbone):
+        yield f"encoder is a {type(method.encoder).__name__}; return the backbone it was given, or a copy"
+    shape = tuple(method.encoder.eval()(case.views(0).global_crops[0]).shape)
+    if shape != (wanted := (case.batch, case.backbone.out_dim)):
+        yield f"encoder maps to {shape}; it must be [B, out_dim] = {wanted}"
 
 
 def _forward_changes_no_state(case: _Case) -> Iterator[str]:
@@ -244,10 +245,9 @@ def _one_step_two_images_and_bf16_work(case: _Case) -> Iterator[str]:
     for what, (case, steps) in runs.items():
         method, optimizer = case.build()
         loss = case.train(method, optimizer, range(steps), steps).loss
-        state = {"the loss": loss, **_state(method)}
         if loss.dtype != torch.float32:
             yield f"the loss is {loss.dtype} in {what}; compute it with autocast off, from logits.float()"
-        if broken := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        if broken := [n for n, t in {"the loss": loss, **_state(method)}.items() if not t.isfinite().all()]:
             yield f"{broken[:3]} are not finite after {what}"
 
 

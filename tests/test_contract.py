@@ -204,6 +204,12 @@ class EncoderIsTheHead(DINO):
         return self.teacher.module
 
 
+class EncoderIsNoBackbone(DINO):
+    @property
+    def encoder(self) -> nn.Module:
+        return nn.Sequential(self.teacher.module.backbone)
+
+
 class EncoderIsAnotherNetwork(DINO):
     @property
     def encoder(self) -> nn.Module:
@@ -257,7 +263,8 @@ FAULTS: dict[type[Method], str] = {
     ListsTheHeadTwice: r"param_groups_hold_.*: param_groups holds \['student.head.* more than once",
     FreezesTheStudent: "param_groups_hold_.*: no parameter requires a gradient; freeze a copy",
     ClampsWeights: r"on_step_end wrote to trained \['student.backbone.net.0.weight'\].*`projected`",
-    EncoderIsTheHead: r"encoder_maps_.*: encoder maps to \(8, 16\); it must be \[B, out_dim\] = \(8, 4\)",
+    EncoderIsNoBackbone: "encoder_maps_.*: encoder is a Sequential; return the backbone it was given",
+    EncoderIsTheHead: r"encoder_maps_.* encoder maps to \(8, 16\); it must be \[B, out_dim\] = \(8, 4\)",
     EncoderIsAnotherNetwork: "encoder_maps_.*: encoder holds .* which the method does not",
     NeedsFourImages: "one_step_two_images_.*: raised RuntimeError: give me four images",
     ConfigThaws: "class_and_config: Config can be changed",

@@ -8,6 +8,8 @@ from made_data import write_cifar
 from made_run import TEST, command, on, small_bench, small_data
 
 import ssl_zoo
+from ssl_zoo.data.datasets import Dataset, Split
+from ssl_zoo.evaluation.embed import _parts
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,20 @@ def test_embed_writes_path_label_and_vector(run, data_dir, tmp_path, ending, spl
     np.testing.assert_allclose(found[2], vectors.numpy(), atol=1e-5)
     assert f"{len(paths):,} vectors of 32 numbers" in capsys.readouterr().out
     assert list(out.parent.iterdir()) == [out]
+
+
+def test_a_split_that_begins_with_another_gives_its_rest(tmp_path):
+    """As in STL-10, whose images to pretrain on begin with the labelled ones."""
+    images = torch.randint(256, (10, 3, 8, 8), dtype=torch.uint8)
+    whole = Split(images, None, (), "whole")
+    train = Split(images[:4], torch.arange(4) % 2, ("a", "b"), whole.fingerprint_of(torch.arange(4)))
+    splits = {"train": train, "pretrain": whole, "test": Split(images[:2], None, (), "test")}
+    parts = _parts(Dataset("made", splits, (), flip=True), ["train", "pretrain", "test"])
+    assert [path for part in parts for path in part.paths] == [
+        *(f"train/{i}" for i in range(4)),
+        *(f"pretrain/{i}" for i in range(4, 10)),
+        *("test/0", "test/1"),
+    ]
 
 
 def test_images_without_labels_have_none(run, tmp_path):

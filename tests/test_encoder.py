@@ -11,6 +11,7 @@ from PIL import Image
 
 from ssl_zoo.backbones import create_backbone
 from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from ssl_zoo.data.decode import read_rgb
 from ssl_zoo.evaluation import Encoder
 from ssl_zoo.evaluation.encoder import load_encoder, save_encoder
 from ssl_zoo.evaluation.features import extract
@@ -84,6 +85,22 @@ def test_embed_takes_images_of_any_size_and_mode(tmp_path):
             embed([])
         with pytest.raises(ValueError, match="ndarray; give PIL images"):
             embed([np.zeros((24, 24, 3), np.uint8)])
+
+
+def test_an_opened_image_is_read_as_its_file_is(tmp_path):
+    save_cell(tmp_path / "cell", card=CARD | {"window": [0, 4095]})
+    encoder = load_encoder(tmp_path / "cell")
+    assert encoder.window == (0, 4095)
+    deep = Image.fromarray(np.arange(24 * 30, dtype=np.uint16).reshape(24, 30) * 5)
+    turned, clear = (Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels(2, 30))
+    clear.putalpha(Image.new("L", clear.size, 90))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotated
+    for name, image, options in (("a", deep, {}), ("b", turned, {"exif": exif}), ("c", clear, {})):
+        image.save(tmp_path / f"{name}.png", **options)
+        file = read_rgb(tmp_path / f"{name}.png", encoder.window)
+        with Image.open(tmp_path / f"{name}.png") as opened:
+            assert torch.equal(encoder.transform(opened), encoder.transform(file))
 
 
 def test_images_are_normalised_by_the_encoders_own_statistics(tmp_path):

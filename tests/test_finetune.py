@@ -15,6 +15,7 @@ from ssl_zoo.data.photos import Photos
 from ssl_zoo.evaluation import Encoder
 from ssl_zoo.evaluation import finetune as module
 from ssl_zoo.evaluation.finetune import finetune
+from ssl_zoo.nets import GroupedBatchNorm2d, group_batch_norms
 
 CLASSES = ("rows", "columns")
 
@@ -44,6 +45,13 @@ def test_it_learns_and_gives_three_shares(learned):
     assert learned["finetune_top1"] > 0.8
     assert learned["finetune_balanced_accuracy"] == pytest.approx(learned["finetune_top1"])
     assert learned["finetune_top5"] == 1
+
+
+def test_norms_that_a_method_split_are_whole_again(learned):
+    encoder = small_encoder()
+    group_batch_norms(encoder.backbone, 8)
+    assert finetune(encoder, striped(80, 0), striped(60, 1), epochs=15, device="cpu") == learned
+    assert {norm.groups for norm in encoder.modules() if isinstance(norm, GroupedBatchNorm2d)} == {8}
 
 
 def test_the_same_seed_gives_the_same_numbers_and_nothing_else_changes(learned):

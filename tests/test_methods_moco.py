@@ -148,6 +148,16 @@ def test_keys_return_to_the_order_of_their_images() -> None:
     torch.testing.assert_close(moco(batch, Step(0, 10)).carry, expected)
 
 
+def test_a_batch_norm_that_cannot_be_split_is_refused() -> None:
+    class WithActivation(nn.BatchNorm2d):
+        pass
+
+    network = nn.Sequential(WithActivation(4))
+    group_batch_norms(network, 1)
+    with pytest.raises(ValueError, match="WithActivation cannot be split into 8 groups; take a backbone"):
+        group_batch_norms(network, 8)
+
+
 @pytest.mark.parametrize("batch", [8, 10])
 def test_grouped_batch_norm_equals_a_batch_norm_per_part(batch: int) -> None:
     norm = nn.BatchNorm2d(6, momentum=0.3).double()

@@ -112,6 +112,12 @@ def one_step(config: OptimConfig, decay: bool) -> Tensor:
     return weight.data
 
 
+@pytest.mark.parametrize("end", [None, 0.0])
+def test_lars_needs_decay_to_scale_its_steps(end: float | None) -> None:
+    with pytest.raises(ValueError, match="lars scales only what decays; give a weight_decay above 0"):
+        OptimConfig(name="lars", weight_decay=0.0 if end is None else 1e-6, weight_decay_end=end)
+
+
 @pytest.mark.parametrize(
     ("name", "decay", "expected"),
     [

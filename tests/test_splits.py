@@ -1,6 +1,7 @@
 """Who is trained on, chosen on, tested on, and in which order."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,6 +82,32 @@ def test_groups_stay_on_one_side_with_the_duplicates_of_their_images(large, coun
         assert all(len(side[groups == group].unique()) == 1 for group in groups.unique())
         assert side[0] == side[-1]
         assert 0.08 * count < len(validate) < 0.25 * count
+
+
+@pytest.mark.parametrize("sizes", [(1700, 200, 100), (1000, 600, 400), (2000,)])
+def test_a_large_group_is_not_selected(large, sizes: tuple[int, ...]) -> None:
+    images, labels = large
+    groups = torch.repeat_interleave(torch.tensor(sizes))
+    if len(sizes) == 1:
+        with pytest.raises(ValueError, match="no class with two distinct"):
+            roles(made(images, labels, groups=groups))
+        return
+    parts = roles(made(images, labels, groups=groups))
+    if sizes[0] == 1700:  # a group of a tenth, or half of it
+        assert len(parts.folds) == 1
+        assert len(parts.pretrain) == 2000 - len(parts.folds[0][1]) >= 1800
+        assert parts.rule.startswith(f"selection: {len(parts.folds[0][1]) / 2000:.0%} of train")
+    else:  # none without taking away half
+        assert len(parts.folds) == 3
+        assert len(parts.pretrain) == 2000
+
+
+def test_folds_need_no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    expected = roles(create_dataset("digits")).folds
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SSL_ZOO_CACHE", str(tmp_path / "file"))
+    for one, other in zip(roles(create_dataset("digits")).folds, expected, strict=True):
+        assert all(map(torch.equal, one, other))
 
 
 def test_few_labels_give_five_stratified_folds() -> None:

@@ -100,10 +100,12 @@ def test_k_means_finds_classes_that_lie_apart(faiss, monkeypatch):
     assert torch.equal(cluster(scaled, 5), clusters)
     by_chance = mutual_information(clusters, y[torch.randperm(300)])
     assert abs(by_chance["cluster_ami"]) < by_chance["cluster_nmi"] < 0.05
-    monkeypatch.setattr(module, "_MOST_IMAGES", 50)
+    monkeypatch.setattr(module, "MOST_IMAGES", 50)
     some = cluster(scaled, 5)
     assert len(some) == 50
     assert mutual_information(some, y)["cluster_ami"] > 0.9  # the labels of the same images
+    with pytest.raises(ValueError, match="51 clusters of 300 features; give 1 to 50"):
+        cluster(scaled, 51)
 
 
 def test_clusters_of_equal_features_and_of_too_few():

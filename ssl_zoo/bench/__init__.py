@@ -118,8 +118,10 @@ def _run_bench(
         whole = configuration.grown(config, folder / "bench.yaml")
         terms = _terms(whole, planned) | _growing(config, cells) | {"tuning": tuning}
         _write_context(folder, whole, planned)
+        todo = planned.cells
+        del planned  # and the images that it holds: each cell has its own
         try:
-            run_cells(planned.cells, folder, config.run, progress)
+            run_cells(todo, folder, config.run, progress)
         finally:
             results = collect(folder, cells, terms)
             results.save()

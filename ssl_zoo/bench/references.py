@@ -94,6 +94,7 @@ def card(cell: Cell, role: str, steps: int) -> dict[str, Any]:
         "steps": steps,
         "seed": cell.seed,
         "dataset": shared.dataset,
+        "window": cell.data.window,
         "data_fingerprint": shared.fingerprint,
         "config_hash": cell.config_hash,
     }

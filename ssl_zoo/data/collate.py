@@ -21,6 +21,7 @@ from ssl_zoo.data.augment import (
     to_rows,
 )
 from ssl_zoo.data.colour import apply_look
+from ssl_zoo.data.decode import as_rgb
 from ssl_zoo.data.parameters import Boxes, Look, draw_boxes, draw_look
 from ssl_zoo.draws import hash64
 from ssl_zoo.method import Augment, Views, ViewSpec
@@ -171,7 +172,7 @@ def _fits_table(images: Tensor) -> bool:
 
 def _pixels(image: Any) -> Tensor:
     if isinstance(image, Image):
-        image = pil_to_tensor(image if image.mode == "L" else image.convert("RGB"))
+        image = pil_to_tensor(image if image.mode == "L" else as_rgb(image))
     return _checked(image, 3)
 
 

@@ -85,6 +85,11 @@ def read_rgb(source: Path | bytes | BinaryIO, window: Window = "dtype", at_least
         raise BadImage(bad.reason, bad.advice, shown(source) if isinstance(source, Path) else "") from error
 
 
+def as_rgb(image: Image.Image, window: Window = "dtype") -> Image.Image:
+    """An opened image as `read_rgb` reads its file: upright, on white, 8 bits a colour."""
+    return _to_rgb(_upright(image), window)
+
+
 def _opened(source: Path | bytes | BinaryIO) -> Any:
     if isinstance(source, Path):
         mode = source.stat().st_mode
@@ -128,7 +133,7 @@ def _decode(file: BinaryIO, window: Window, at_least: int) -> Tensor:
         if at_least > 0:
             image.draft(None, (at_least, at_least))
         image.load()
-        rgb = _to_rgb(_upright(image), window)
+        rgb = as_rgb(image, window)
     return torch.from_numpy(np.stack([np.asarray(band) for band in rgb.split()]))
 
 

@@ -53,8 +53,8 @@ def ahead(views: Iterator[Views], device: torch.device) -> Iterator[Views]:
     Small steps keep a GPU waiting for Python, which a thread can go on with while another sends kernels.
     """
     streams = torch.get_device_module(device)
-    side = streams.Stream()
-    side.wait_stream(streams.current_stream())  # what the views are made of may still be on its way
+    side = streams.Stream(device)
+    side.wait_stream(streams.current_stream(device))  # what the views are made of may still be on its way
 
     def following() -> Views | None:
         with streams.stream(side):
@@ -63,7 +63,7 @@ def ahead(views: Iterator[Views], device: torch.device) -> Iterator[Views]:
     with ThreadPoolExecutor(1) as thread:
         ready = following()  # here, so that workers are forked by the main thread
         while ready is not None:
-            step = streams.current_stream()
+            step = streams.current_stream(device)
             step.wait_stream(side)
             for tensor in ready:
                 if tensor is not None and tensor.is_cuda:

@@ -87,18 +87,15 @@ def roles(dataset: Dataset) -> Roles:
         return Roles(
             pretrain, train, test, [], dataset.rule, "train has no labels, so nothing is chosen on it"
         )
-    if len(train) < SELECTION_FROM:
+    content = train.content_hash()
+    selected = _selected(train, content) if len(train) >= SELECTION_FROM else torch.zeros(0, dtype=torch.bool)
+    if not selected.any():  # few images, or groups too large to leave one out
         folds = _stratified(train, train.labels)
         rule = f"{len(folds)}-fold stratified cross-validation on train; pretrain keeps all of its images"
         return Roles(pretrain, train, test, folds, dataset.rule, rule)
-    content = train.content_hash()
-    selected = torch.zeros(len(train), dtype=torch.bool)
-    for images in together(content, train.groups):
-        if selected.sum() >= round(SELECTION_SHARE * len(train)):
-            break
-        selected[images] = True
     fit, validate = (part.nonzero().flatten() for part in (~selected, selected))
-    rule = f"selection: {SELECTION_SHARE:.0%} of train by the hash of each image's pixels"
+    share = len(validate) / len(train)
+    rule = f"selection: {share:.0%} of train by the hash of each image's pixels"
     if pretrain.fingerprint == train.fingerprint:
         pretrain = train.take(fit)
         rule += ", excluded from pretrain"
@@ -119,6 +116,17 @@ def evaluated_on(dataset: Dataset, other: Dataset) -> Dataset:
         notes.append(f"{seen:,} of {len(test):,} test images are also pretrained on, without their labels")
     splits = {"pretrain": pretrain, "train": train, "test": test}
     return replace(other, splits=splits, notes=(*other.notes, *notes), flip=dataset.flip)
+
+
+def _selected(train: Split, content: Tensor) -> Tensor:
+    """Mark about 10 % of the images, [N] bool: a group is taken only if that brings the share nearer."""
+    wanted, taken = round(SELECTION_SHARE * len(train)), 0
+    selected = torch.zeros(len(train), dtype=torch.bool)
+    for images in together(content, train.groups):
+        if abs(wanted - taken - len(images)) < abs(wanted - taken):
+            selected[images] = True
+            taken += len(images)
+    return selected
 
 
 def _stratified(train: Split, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
@@ -142,7 +150,11 @@ def _stratified(train: Split, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
     digest = hashlib.sha256(f"{version('scikit-learn')} {count}".encode())
     for part in (labels.numpy(), sets):
         digest.update(part.tobytes())
-    fold = torch.from_numpy(cache.entry("folds", digest.hexdigest()[:32], read, write))
+    try:
+        kept = cache.entry("folds", digest.hexdigest()[:32], read, write)
+    except OSError:  # no cache that can be written, which small data does without
+        kept = _fold_of_each(labels, sets, count)
+    fold = torch.from_numpy(kept)
     return [((fold != k).nonzero().flatten(), (fold == k).nonzero().flatten()) for k in range(count)]
 
 

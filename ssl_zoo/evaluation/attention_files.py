@@ -125,7 +125,7 @@ def contact_sheet(rows: Sequence[Looked], threshold: float, tile: int) -> Image.
 
 def _look(encoder: Encoder, files: Sequence[Path], layer: int, image_size: int | None) -> Iterator[Looked]:
     for path in files:
-        image = _fitted(read_rgb(path), encoder, image_size, InterpolationMode.BICUBIC)
+        image = _fitted(read_rgb(path, encoder.window), encoder, image_size, InterpolationMode.BICUBIC)
         yield Looked(path.stem, image, attention_maps(encoder, image.unsqueeze(0), layer)[0])
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ssl_zoo.draws import sample
 from ssl_zoo.evaluation.search import has_faiss
 
-_MOST_IMAGES = 10_000
+MOST_IMAGES = 10_000
 _RESTARTS = 10
 _ITERATIONS = 100
 
@@ -23,11 +23,11 @@ def cluster(x: Tensor, count: int) -> Tensor:
     Of more features a fixed random subset. k-means by faiss with a fixed seed, the best of ten starts; by
     scikit-learn where faiss is absent, which starts elsewhere and may end in other clusters. The same on
     every run with as many threads.
-    Raises ValueError for more clusters than features.
+    Raises ValueError for more clusters than features or than 10,000.
     """
-    if not 1 <= count <= len(x):
-        raise ValueError(f"{count} clusters of {len(x)} features; give 1 to {len(x)}")
-    points = F.normalize(sample(x, _MOST_IMAGES).float()).contiguous().numpy()
+    if not 1 <= count <= (most := min(len(x), MOST_IMAGES)):
+        raise ValueError(f"{count} clusters of {len(x)} features; give 1 to {most}")
+    points = F.normalize(sample(x, MOST_IMAGES).float()).contiguous().numpy()
     if has_faiss():
         import faiss
 
@@ -54,7 +54,7 @@ def mutual_information(clusters: Tensor, labels: Tensor) -> dict[str, float]:
     AMI is adjusted for chance, NMI is not and grows with the number of clusters (scikit-learn, both
     normalised by the arithmetic mean of the entropies).
     """
-    truth = sample(labels, _MOST_IMAGES).numpy()
+    truth = sample(labels, MOST_IMAGES).numpy()
     return {
         "cluster_ami": float(adjusted_mutual_info_score(truth, clusters.numpy())),
         "cluster_nmi": float(normalized_mutual_info_score(truth, clusters.numpy())),

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from ssl_zoo.data.datasets import Dataset
+from ssl_zoo.data.datasets import Dataset, Split
 from ssl_zoo.evaluation.encoder import Encoder
 
 SPLITS = ("pretrain", "train", "test")
@@ -69,17 +69,29 @@ def embed_dataset(
 
 
 def _parts(dataset: Dataset, names: Sequence[str]) -> list[_Part]:
-    """Every image of the splits once: known by its name, or else by its split's content and position."""
+    """Every image of the splits once: known by its name, or else by its split's content and position.
+
+    A split may begin with those of another, as STL-10's pretrain does with train.
+    """
     parts, seen = [], set[object]()
-    for name in names:
-        split = dataset.split(name)
-        keys = split.names or [(split.fingerprint, position) for position in range(len(split))]
+    splits = [dataset.split(name) for name in names]
+    for place, (name, split) in enumerate(zip(names, splits, strict=True)):
+        keys = split.names or list(enumerate(_known_by(split, splits[:place])))
         new = [position for position, key in enumerate(keys) if key not in seen]
         seen.update(keys)
         paths = [split.names[i] if split.names else f"{name}/{i}" for i in new]
         labels = [None if split.labels is None else split.classes[split.labels[i]] for i in new]
         parts.append(_Part(name, torch.tensor(new, dtype=torch.int64), paths, labels))
     return parts
+
+
+def _known_by(split: Split, before: Sequence[Split]) -> list[str]:
+    """Per image the fingerprint of its split, or of that in `before` with which this one begins."""
+    known = [split.fingerprint] * len(split)
+    for other in before:
+        if other.fingerprint == split.fingerprint_of(torch.arange(len(other))):
+            known[: len(other)] = [other.fingerprint] * len(other)
+    return known
 
 
 def _vectors(encoder: Encoder, dataset: Dataset, parts: Sequence[_Part]) -> Iterator[Tensor]:

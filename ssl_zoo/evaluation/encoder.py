@@ -18,6 +18,7 @@ from ssl_zoo.backbones import create_backbone
 from ssl_zoo.backbones.external import PREFIX, Timm, native
 from ssl_zoo.backbones.weights import load_weights
 from ssl_zoo.data.augment import IMAGENET_MEAN, IMAGENET_STD, normalize
+from ssl_zoo.data.decode import Window, as_rgb
 from ssl_zoo.data.loading import fit_size
 from ssl_zoo.data.photos import Photos
 from ssl_zoo.evaluation.features import evaluating, extract, to_input
@@ -62,7 +63,14 @@ class Encoder(nn.Module):
 
     def transform(self, image: Image | Tensor) -> Tensor:
         """The input [3, S, S] float32, normalised, for a PIL image or uint8 tensor [C, H, W] of any size."""
-        return to_input(_pixels(image), self.image_size, self.mean, self.std)[0]
+        return to_input(_pixels(image, self.window), self.image_size, self.mean, self.std)[0]
+
+    @property
+    def window(self) -> Window:
+        """How grey images of more than 8 bits are read, as `read_rgb` takes it: as in the training."""
+        known: Any = self.card.get("window", "dtype")
+        window: Window = tuple(known) if isinstance(known, list) else known
+        return window
 
     def from_views(self, x: Tensor) -> Tensor:
         """Views [B, 3, S, S], which come normalised for ImageNet, normalised as the encoder expects them."""
@@ -118,7 +126,7 @@ class Encoder(nn.Module):
         if not len(images):
             raise ValueError("no images to embed; give at least one")
         if not isinstance(images, Tensor | Photos):
-            images = torch.cat([fit_size(_pixels(image), self.image_size) for image in images])
+            images = torch.cat([fit_size(_pixels(image, self.window), self.image_size) for image in images])
         device = next(self.parameters()).device
         return extract(
             network,
@@ -239,11 +247,11 @@ def _find(path: Path) -> Path:
     return found[0]
 
 
-def _pixels(image: Image | Tensor) -> Tensor:
+def _pixels(image: Image | Tensor, window: Window) -> Tensor:
     """The image as a batch of one, uint8 [1, C, H, W]."""
     if isinstance(image, Tensor):
         return image.unsqueeze(0)
     if isinstance(image, Image):
-        pixels: Tensor = pil_to_tensor(image.convert("RGB"))
+        pixels: Tensor = pil_to_tensor(as_rgb(image, window))
         return pixels.unsqueeze(0)
     raise ValueError(f"an image is a {type(image).__name__}; give PIL images or uint8 tensors [C, H, W]")

@@ -16,7 +16,7 @@ from ssl_zoo.evaluation.features import extract
 from ssl_zoo.evaluation.knn import check_labelled, top_accuracy
 from ssl_zoo.evaluation.linear import balanced_accuracy
 from ssl_zoo.method import Augment, ViewSpec
-from ssl_zoo.nets import Backbone
+from ssl_zoo.nets import Backbone, group_batch_norms
 from ssl_zoo.optim import OptimConfig, create_optimizer, set_schedule, split_by_decay
 
 _EPOCHS = 20
@@ -62,6 +62,7 @@ def finetune(
         torch.manual_seed(seed_from(seed, 0))
         model = nn.Sequential(copy.deepcopy(encoder.backbone), nn.Linear(encoder.out_dim, classes))
         model.requires_grad_(True)  # a teacher's weights had none
+        group_batch_norms(model, 1)  # a method may have split them
         model.to(place).to(memory_format=torch.channels_last).train()
         config = OptimConfig(lr=lr, weight_decay=0.05, warmup_fraction=0.1)
         optimizer = create_optimizer(split_by_decay(model.named_parameters()), config)

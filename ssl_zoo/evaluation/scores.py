@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssl_zoo.data.datasets import Dataset, Split
 from ssl_zoo.data.splits import roles
-from ssl_zoo.evaluation.clustering import cluster, mutual_information
+from ssl_zoo.evaluation.clustering import MOST_IMAGES, cluster, mutual_information
 from ssl_zoo.evaluation.collapse import alpha_req, feature_std, rankme
 from ssl_zoo.evaluation.encoder import Encoder
 from ssl_zoo.evaluation.features import extract
@@ -114,7 +114,7 @@ def score(
         knn_temperature=knn_temperature,
     )
     few = low_shot(train_x, train_y, test_x, c=told.c, num_classes=num_classes)
-    clusters = cluster(test_x, num_classes) if len(test_x) >= num_classes else None
+    clusters = cluster(test_x, num_classes) if min(len(test_x), MOST_IMAGES) >= num_classes else None
 
     # all is chosen and predicted: only from here on are test labels looked at
     check_labels("test", test_y, num_classes)

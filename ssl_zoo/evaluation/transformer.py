@@ -45,7 +45,7 @@ class SSLTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
             raise ValueError("no images to transform; give at least one")
         auto = "cuda" if torch.cuda.is_available() else "cpu"
         encoder.to(auto if self.device == "auto" else self.device)
-        batches = [encoder.embed(batch) for batch in _batches(X, self.batch_size, encoder.image_size)]
+        batches = [encoder.embed(batch) for batch in _batches(X, self.batch_size, encoder)]
         features: NDArray[np.float32] = torch.cat(batches).numpy()
         return features
 
@@ -68,19 +68,19 @@ class SSLTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # 
         return state
 
 
-def _batches(images: Any, size: int, side: int) -> Iterator[Tensor | list[Image.Image | Tensor]]:
+def _batches(images: Any, size: int, encoder: Encoder) -> Iterator[Tensor | list[Image.Image | Tensor]]:
     whole = _as_pixels(images) if isinstance(images, np.ndarray | Tensor) and images.ndim > 1 else None
     for start in range(0, len(images), size):
         if whole is not None:
             yield whole[start : start + size]
         else:
             chunk: Sequence[Any] = list(images)[start : start + size]
-            yield [_image(image, side) for image in chunk]
+            yield [_image(image, encoder) for image in chunk]
 
 
-def _image(image: Any, side: int) -> Image.Image | Tensor:
+def _image(image: Any, encoder: Encoder) -> Image.Image | Tensor:
     if isinstance(image, str | PathLike):
-        return read_rgb(Path(image), at_least=side)  # as a folder's images are read
+        return read_rgb(Path(image), encoder.window, encoder.image_size)  # as a folder's images are read
     if isinstance(image, np.ndarray | Tensor):
         return _as_pixels(image[None])[0]
     if not isinstance(image, Image.Image):
