@@ -217,13 +217,17 @@ def grown(config: BenchConfig, file: Path) -> BenchConfig:
         return config
 
     def both(name: str) -> list[Any]:
-        return list(dict.fromkeys([*getattr(before, name), *getattr(config, name)]))
+        return [*getattr(before, name), *getattr(config, name)]
 
-    lists = {name: both(name) for name in ("frozen", "references", "plugins")}
-    methods = {entry.label: entry for entry in [*before.methods, *config.methods]}
-    return config.model_copy(
-        update={**lists, "methods": list(methods.values()), "seeds": sorted(both("seeds"))}
-    )
+    methods = {entry.label: entry for entry in both("methods")}
+    frozen = {frozen_label(source): source for source in both("frozen")}
+    lists = {
+        "methods": list(methods.values()),
+        "frozen": list(frozen.values()),
+        "seeds": sorted({*both("seeds")}),
+    }
+    once = {name: list(dict.fromkeys(both(name))) for name in ("references", "plugins")}
+    return config.model_copy(update={**lists, **once})
 
 
 def _checked(kind: TypeAdapter[T], value: Any, path: str) -> T:
