@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tuning import stored
+from benchmarks.tuning import METHODS, stored
 from ssl_zoo.bench.statistics import Interval, mean_interval, paired_interval
 from ssl_zoo.evaluation.collapse import collapse_verdict
 
@@ -13,12 +14,14 @@ PAGE = Path(__file__).parent.parent / "docs" / "small-data.md"
 SETTING = ("dataset", "backbone", "backbone_options", "classes")  # what an untrained encoder depends on
 SCORES = {"knn_top1": "k-NN selection", "ridge_top1": "ridge selection", "test_knn_top1": "k-NN test"}
 PAIRS = {
-    "confirm": [(f"{method} chosen", f"{method} default") for method in ("dino", "byol", "moco")],
+    "confirm": [(f"{method} chosen", f"{method} default") for method in METHODS],
     "crops": [
         ("dino, 4 local crops", "dino chosen"),
         ("dino, 4 local crops", "dino, as many FLOPs"),
     ],
     "longer": [("dino chosen, 4x images", "dino default, 4x images")],
+    "fashion": [(f"{method} chosen, Fashion", f"{method} default, Fashion") for method in METHODS],
+    "vit": [(f"{method} chosen, ViT", f"{method} default, ViT") for method in METHODS],
 }
 Line = dict[str, Any]
 
@@ -76,7 +79,7 @@ def runs(study: str) -> str:
 def against(study: str) -> str:
     """Paired differences, over the seeds that both have, with 95 % interval."""
     by_label: dict[str, dict[int, Line]] = {}
-    for line in [*stored("confirm"), *stored("crops"), *stored("longer")]:
+    for line in chain.from_iterable(map(stored, PAIRS)):
         by_label.setdefault(line["run"]["label"], {})[line["run"]["seed"]] = line
     rows = []
     for first, second in PAIRS[study]:
