@@ -109,6 +109,7 @@ def test_the_recipe_card_says_how_an_encoder_was_made(started):
         "budget": {"images": 32, "batch_size": 16},
         **{
             "dataset": "fashion-mnist",
+            "window": "dtype",
             "data_fingerprint": roles(data).fingerprint,
             "config_hash": row["config_hash"],
         },
