@@ -27,6 +27,10 @@ def run(tmp_path_factory):
     return folder, data_dir, small_bench(folder, data_dir, **fields)
 
 
+def told_by(folder, label):
+    return (folder / "cells" / f"{label}-seed0" / "metrics.jsonl").read_text()
+
+
 def test_references_stand_beside_the_methods(run):
     rows = {(row["label"], row["seed"]): row for row in run[2].rows}
     assert set(rows) == {(label, seed) for label in ("random", "byol", "supervised") for seed in (0, 1)} | {
@@ -39,6 +43,8 @@ def test_references_stand_beside_the_methods(run):
     assert told["collapse_verdict"] is None
     assert (pixels["method"], pixels["steps"], pixels["backbone"]) == (None, 0, "linear")
     assert not any(row["method"] == "supervised" for row in rows.values())
+    curved = {label for label in ("byol", "supervised") if "curve_knn_top1" in told_by(run[0], label)}
+    assert curved == {"byol"}  # of so few images the other was told all labels
     mapped = {file.parent.name for file in run[0].glob("cells/*/map.npz")}
     assert mapped == {"byol-seed0", "random-seed0", "supervised-seed0", "pixels-seed0"}
 
