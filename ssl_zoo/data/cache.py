@@ -7,7 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+_FAULTS = (OSError, ValueError, KeyError, EOFError)  # of an entry that is missing or damaged
 _FORMAT = 1  # raise it when decoding or the files below change: old entries are then ignored
 
 
@@ -86,14 +87,17 @@ def remember(key: str, find: Callable[[], int]) -> int:
 def entry(kind: str, key: str, read: Callable[[Path], T], write: Callable[[Path], object]) -> T:
     """Return what `read` finds in the cache folder of `key`; `write` fills a missing or damaged one."""
     folder = cache_dir() / kind / f"v{_FORMAT}" / key
-    if _fault(folder, read):
-        with _named(folder), _alone(f"{kind}-{key}"):
-            if fault := _fault(folder, read):  # no other process made it meanwhile
-                if folder.exists():
-                    logger.warning("cache entry %s is damaged (%s): building it again", folder, fault)
-                    discard(folder)
-                logger.info("making %s", folder)
-                write_folder(folder, write)
+    with suppress(*_FAULTS):
+        return read(folder)
+    with _named(folder), _alone(f"{kind}-{key}"):
+        try:
+            return read(folder)  # another process has made it meanwhile
+        except _FAULTS as error:
+            if folder.exists():
+                logger.warning("cache entry %s is damaged (%s): building it again", folder, error)
+                discard(folder)
+        logger.info("making %s", folder)
+        write_folder(folder, write)
     return read(folder)
 
 
@@ -128,17 +132,6 @@ def _alone(name: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _fault(folder: Path, read: Callable[[Path], object]) -> str:
-    """Why a cache entry cannot be used, empty if it can."""
-    if not folder.exists():
-        return "missing"
-    try:
-        read(folder)
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        return str(error) or type(error).__name__
-    return ""
 
 
 def write_folder(target: Path, write: Callable[[Path], object]) -> None:

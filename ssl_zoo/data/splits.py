@@ -88,9 +88,9 @@ def roles(dataset: Dataset) -> Roles:
             pretrain, train, test, [], dataset.rule, "train has no labels, so nothing is chosen on it"
         )
     content = train.content_hash()
-    selected = _selected(train, content) if len(train) >= SELECTION_FROM else torch.zeros(0, dtype=torch.bool)
-    if not selected.any():  # few images, or groups too large to leave one out
-        folds = _stratified(train, train.labels)
+    selected = _selected(content, train.groups)
+    if not selected.any():
+        folds = _stratified(content, train.groups, train.labels)
         rule = f"{len(folds)}-fold stratified cross-validation on train; pretrain keeps all of its images"
         return Roles(pretrain, train, test, folds, dataset.rule, rule)
     fit, validate = (part.nonzero().flatten() for part in (~selected, selected))
@@ -118,30 +118,35 @@ def evaluated_on(dataset: Dataset, other: Dataset) -> Dataset:
     return replace(other, splits=splits, notes=(*other.notes, *notes), flip=dataset.flip)
 
 
-def _selected(train: Split, content: Tensor) -> Tensor:
-    """Mark about 10 % of the images, [N] bool: a group is taken only if that brings the share nearer."""
-    wanted, taken = round(SELECTION_SHARE * len(train)), 0
-    selected = torch.zeros(len(train), dtype=torch.bool)
-    for images in together(content, train.groups):
+def _selected(content: Tensor, groups: Tensor | None) -> Tensor:
+    """Mark about 10 % of the images, [N] bool: a group is taken only if that brings the share nearer.
+
+    None of few images, or where all groups are too large.
+    """
+    selected = torch.zeros(len(content), dtype=torch.bool)
+    if len(content) < SELECTION_FROM:
+        return selected
+    wanted, taken = round(SELECTION_SHARE * len(content)), 0
+    for images in together(content, groups):
         if abs(wanted - taken - len(images)) < abs(wanted - taken):
             selected[images] = True
             taken += len(images)
     return selected
 
 
-def _stratified(train: Split, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
-    sets = tied(train.content_hash(), train.groups)
+def _stratified(content: Tensor, groups: Tensor | None, labels: Tensor) -> list[tuple[Tensor, Tensor]]:
+    sets = tied(content, groups)
     count = min(FOLDS, int(labels.bincount().max()), int(sets.max()) + 1)
     if count < 2:
         raise ValueError(
-            f"train has {len(train)} labelled images and no class with two distinct ones, so nothing can be "
+            f"train has {len(labels)} labelled images and no class with two distinct ones, so nothing can be "
             "chosen on it; label more images, or leave all labels out"
         )
 
     def read(folder: Path) -> NDArray[np.int64]:
         fold: NDArray[np.int64] = np.load(folder / "fold.npy")
-        if fold.shape != (len(train),):
-            raise ValueError(f"fold.npy holds {fold.shape} folds of {len(train)} images")
+        if fold.shape != labels.shape:
+            raise ValueError(f"fold.npy holds {fold.shape} folds of {len(labels)} images")
         return fold
 
     def write(folder: Path) -> None:
