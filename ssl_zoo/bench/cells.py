@@ -140,13 +140,12 @@ def write_plan(folder: Path, cells: list[Cell]) -> list[Cell]:
     """
     file = folder / "plan.json"
     known = {cell.folder: cell for cell in read_plan(folder)} if file.exists() else {}
-    check_shared(folder, cells[0].shared)
     differences = [
-        difference
-        for cell in cells
-        if cell.folder in known and known[cell.folder].config_hash != cell.config_hash
-        for difference in _option_differences(known[cell.folder], cell)
+        text for cell in list(known.values())[:1] for text in _differences(cell.shared, cells[0].shared)
     ]
+    for cell in cells:
+        if cell.folder in known and known[cell.folder].config_hash != cell.config_hash:
+            differences += _option_differences(known[cell.folder], cell)
     _refuse(folder, differences)
     places = {cell.folder: folder / "cells" / cell.folder for cell in cells}
     ended = {name for name in known.keys() & places if read_result(places[name]).get("status") in FINISHED}

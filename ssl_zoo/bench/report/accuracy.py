@@ -64,11 +64,13 @@ def _drawn(label: str, seeds: list[list[Point]], axis: str, tone: str) -> list[F
     common["marker"] = {"size": 7, "symbol": key(label, tone).symbol}
     known = [[point for point in seed if getattr(point, axis) is not None] for seed in seeds]
     seeds = [seed for seed in known if seed]  # of a run that has not ended the FLOPs are not known
-    spans = _spans(seeds, axis) if seeds else []
+    if not seeds:
+        return []
+    spans = _spans(seeds, axis)
     lonely = [] if len(spans) > 1 or len(seeds) == 1 else seeds
     if lonely:  # seeds that share no steps have no mean
         return [_line(common, [(getattr(p, axis), p.score) for p in seed]) for seed in lonely]
-    traces = [_line(common, [(x, mean) for x, mean, _ in spans])] if spans else []
+    traces = [_line(common, [(x, mean) for x, mean, _ in spans])]
     if len(seeds) >= SEEDS_TO_RANK:
         upper = [(x, mean + half) for x, mean, half in spans]
         lower = [(x, mean - half) for x, mean, half in spans]
