@@ -14,14 +14,15 @@ PAGE = Path(__file__).parent.parent / "docs" / "small-data.md"
 SETTING = ("dataset", "backbone", "backbone_options", "classes")  # what an untrained encoder depends on
 SCORES = {"knn_top1": "k-NN selection", "ridge_top1": "ridge selection", "test_knn_top1": "k-NN test"}
 PAIRS = {
-    "confirm": [(f"{method} chosen", f"{method} default") for method in METHODS],
+    **{
+        study: [(f"{method} chosen{where}", f"{method} default{where}") for method in METHODS]
+        for study, where in (("confirm", ""), ("fashion", ", Fashion"), ("vit", ", ViT"))
+    },
     "crops": [
         ("dino, 4 local crops", "dino chosen"),
         ("dino, 4 local crops", "dino, as many FLOPs"),
     ],
     "longer": [("dino chosen, 4x images", "dino default, 4x images")],
-    "fashion": [(f"{method} chosen, Fashion", f"{method} default, Fashion") for method in METHODS],
-    "vit": [(f"{method} chosen, ViT", f"{method} default, ViT") for method in METHODS],
 }
 Line = dict[str, Any]
 

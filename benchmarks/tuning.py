@@ -127,11 +127,15 @@ def chosen(method: str) -> dict[str, Any]:
     return next(run.options for run in search() if run.label == CHOSEN[method])
 
 
+def _chosen_and_default(where: str = "", **setting: Any) -> Iterator[Run]:
+    for method, seed in product(METHODS, (1, 2, 3)):
+        for name, options in (("default", START[method]), ("chosen", chosen(method))):
+            yield Run(f"{method} {name}{where}", method, options, seed, test=True, **setting)
+
+
 def confirm() -> Iterator[Run]:
     """What was chosen against the defaults it started from, with seeds that no choice has seen."""
-    for method, seed in product(METHODS, (1, 2, 3)):
-        yield Run(f"{method} default", method, START[method], seed, test=True)
-        yield Run(f"{method} chosen", method, chosen(method), seed, test=True)
+    yield from _chosen_and_default()
 
 
 def crops() -> Iterator[Run]:
@@ -168,16 +172,12 @@ def longer() -> Iterator[Run]:
 
 def fashion() -> Iterator[Run]:
     """What was chosen on CIFAR-10, on images of another kind."""
-    for method, seed in product(METHODS, (1, 2, 3)):
-        for name, options in (("default", START[method]), ("chosen", chosen(method))):
-            yield Run(f"{method} {name}, Fashion", method, options, seed, test=True, **FASHION)
+    yield from _chosen_and_default(", Fashion", **FASHION)
 
 
 def vit() -> Iterator[Run]:
     """A small ViT (0.5 M parameters, 16 patches): does what was chosen with a convnet serve it too?"""
-    for method, seed in product(METHODS, (1, 2, 3)):
-        for name, options in (("default", START[method]), ("chosen", chosen(method))):
-            yield Run(f"{method} {name}, ViT", method, options, seed, test=True, **VIT)
+    yield from _chosen_and_default(", ViT", **VIT)
 
 
 STUDIES = {
