@@ -264,7 +264,7 @@ FAULTS: dict[type[Method], str] = {
     FreezesTheStudent: "param_groups_hold_.*: no parameter requires a gradient; freeze a copy",
     ClampsWeights: r"on_step_end wrote to trained \['student.backbone.net.0.weight'\].*`projected`",
     EncoderIsNoBackbone: "encoder_maps_.*: encoder is a Sequential; return the backbone it was given",
-    EncoderIsTheHead: r"encoder_maps_.* encoder maps to \(8, 16\); it must be \[B, out_dim\] = \(8, 4\)",
+    EncoderIsTheHead: r"encoder_maps_.*; encoder maps to \(8, 16\); it must be \[B, out_dim\] = \(8, 4\)",
     EncoderIsAnotherNetwork: "encoder_maps_.*: encoder holds .* which the method does not",
     NeedsFourImages: "one_step_two_images_.*: raised RuntimeError: give me four images",
     ConfigThaws: "class_and_config: Config can be changed",

@@ -79,12 +79,13 @@ def test_what_is_not_comparable_is_refused_with_the_difference(runs, tmp_path, f
 
 
 def test_benches_tested_on_other_images_or_labels_are_refused(runs, tmp_path):
+    first = write_bench(tmp_path / "a", json.loads((runs / "a" / "results.json").read_text()))
     other = variant(runs, tmp_path)
-    for number, folder in enumerate((runs / "a", other)):
+    for number, folder in enumerate((first, other)):
         splits = json.loads((folder / "splits.json").read_text())
         (folder / "splits.json").write_text(json.dumps(splits | {"evaluation": str(number)}))
     with pytest.raises(ValueError, match=r"images or labels evaluated on: they differ in .*a and .*b"):
-        merge([runs / "a", other], tmp_path / "out")
+        merge([first, other], tmp_path / "out")
 
 
 def test_what_was_tuned_or_given_in_any_of_them_is_told(runs, tmp_path):

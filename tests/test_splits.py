@@ -7,7 +7,7 @@ import pytest
 import torch
 from made_data import made, rows
 
-from ssl_zoo.data.datasets import Split, create_dataset
+from ssl_zoo.data.datasets import Dataset, Split, create_dataset
 from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.data.splits import roles
 
@@ -84,22 +84,22 @@ def test_groups_stay_on_one_side_with_the_duplicates_of_their_images(large, coun
         assert 0.08 * count < len(validate) < 0.25 * count
 
 
-@pytest.mark.parametrize("sizes", [(1700, 200, 100), (1000, 600, 400), (2000,)])
-def test_a_large_group_is_not_selected(large, sizes: tuple[int, ...]) -> None:
-    images, labels = large
-    groups = torch.repeat_interleave(torch.tensor(sizes))
-    if len(sizes) == 1:
-        with pytest.raises(ValueError, match="no class with two distinct"):
-            roles(made(images, labels, groups=groups))
-        return
-    parts = roles(made(images, labels, groups=groups))
-    if sizes[0] == 1700:  # a group of a tenth, or half of it
-        assert len(parts.folds) == 1
-        assert len(parts.pretrain) == 2000 - len(parts.folds[0][1]) >= 1800
-        assert parts.rule.startswith(f"selection: {len(parts.folds[0][1]) / 2000:.0%} of train")
-    else:  # none without taking away half
-        assert len(parts.folds) == 3
-        assert len(parts.pretrain) == 2000
+def in_groups(large, *sizes: int) -> Dataset:
+    return made(*large, groups=torch.repeat_interleave(torch.tensor(sizes)))
+
+
+def test_a_large_group_is_not_selected(large) -> None:
+    parts = roles(in_groups(large, 1700, 200, 100))
+    ((_, validate),) = parts.folds
+    assert len(parts.pretrain) == 2000 - len(validate) >= 1800
+    assert parts.rule.startswith(f"selection: {len(validate) / 2000:.0%} of train")
+
+
+def test_large_groups_alone_give_folds(large) -> None:
+    parts = roles(in_groups(large, 1000, 600, 400))
+    assert (len(parts.folds), len(parts.pretrain)) == (3, 2000)
+    with pytest.raises(ValueError, match="no class with two distinct"):
+        roles(in_groups(large, 2000))
 
 
 def test_folds_need_no_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
