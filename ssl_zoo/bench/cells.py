@@ -140,9 +140,8 @@ def write_plan(folder: Path, cells: list[Cell]) -> list[Cell]:
     """
     file = folder / "plan.json"
     known = {cell.folder: cell for cell in read_plan(folder)} if file.exists() else {}
-    differences = [
-        text for cell in list(known.values())[:1] for text in _differences(cell.shared, cells[0].shared)
-    ]
+    first = next(iter(known.values()), cells[0])
+    differences = _differences(first.shared, cells[0].shared)
     for cell in cells:
         if cell.folder in known and known[cell.folder].config_hash != cell.config_hash:
             differences += _option_differences(known[cell.folder], cell)
