@@ -5,14 +5,14 @@ colour planes of all crops.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2.functional import resized_crop
+from torchvision.transforms.v2.functional import resize
 
 from ssl_zoo.data.parameters import Boxes
 from ssl_zoo.method import Augment, ViewSpec
@@ -49,31 +49,35 @@ def resize_crops(rows: Tensor, boxes: Boxes, views: Sequence[Augment], flip: Ten
     return transform_axes(rows, down, across).clamp(0, 1)
 
 
-def resize_each(images: Iterable[Tensor], boxes: Boxes, view: Augment) -> Tensor:
-    """Crop and resize with antialias, image by image, in uint8: [C, H, W] of any sizes -> [B, C, size, size].
+def resize_each(images: Sequence[Tensor] | Tensor, boxes: Boxes, view: Augment, crops: Tensor) -> None:
+    """Crop and resize with antialias, image by image, in uint8: [C, H, W] -> `crops` [V * B, C, S, S].
 
-    Where some images are grey and some are not, all become colour.
+    `boxes` of the images follow each other view by view. Where `crops` have colour, grey images become so.
     """
     mode, size = InterpolationMode(view.interpolation), [view.size, view.size]
-    crops = [
-        resized_crop(image, *box, size=size, interpolation=mode, antialias=True)
-        for image, box in zip(images, torch.stack(boxes, 1).tolist(), strict=True)
-    ]
-    channels = max(crop.shape[0] for crop in crops)
-    return torch.stack([crop.expand(channels, -1, -1) for crop in crops])
+    for number, (top, left, height, width) in enumerate(torch.stack(boxes, 1).tolist()):
+        image = images[number % len(images)]
+        # a copy: the kernels take much longer for rows that lie apart
+        cut = image[:, top : top + height, left : left + width].clone()
+        crops[number].copy_(resize(cut, size, mode, antialias=True))
 
 
 def flip_some(images: Tensor, flip: Tensor) -> Tensor:
     """Mirror the images [B, C, H, W] where `flip` [B] is set."""
-    return torch.where(beside(images, flip)[:, None, None, None], images.flip(-1), images)
+    mirrored = torch.arange(len(images), device=flip.device) + len(images) * flip
+    return torch.cat([images, images.flip(-1)]).index_select(0, beside(images, mirrored))
 
 
 def normalize(
-    images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+    images: Tensor,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    *,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Standardise by channel statistics, else ImageNet's: [..., 1 or 3, H, W] -> dense [..., 3, H, W]."""
     center, scale = (_constants(tuple(values), images.device) for values in (mean, std))
-    dense = images.new_empty(*images.shape[:-3], 3, *images.shape[-2:])
+    dense = images.new_empty(*images.shape[:-3], 3, *images.shape[-2:]) if out is None else out
     return torch.sub(images, center, out=dense).div_(scale)
 
 

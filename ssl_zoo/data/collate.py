@@ -12,6 +12,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from ssl_zoo.data.augment import (
     SMALL,
+    beside,
     flip_some,
     from_planes,
     normalize,
@@ -20,7 +21,7 @@ from ssl_zoo.data.augment import (
     to_planes,
     to_rows,
 )
-from ssl_zoo.data.colour import apply_look
+from ssl_zoo.data.colour import apply_look, parts
 from ssl_zoo.data.decode import as_rgb
 from ssl_zoo.data.parameters import Boxes, Look, draw_boxes, draw_look
 from ssl_zoo.draws import hash64
@@ -58,9 +59,8 @@ class MultiCropCollate:
     def __init__(self, view_spec: ViewSpec, seed: int = 0) -> None:
         self._seed = seed
         local = [view_spec.local] * view_spec.local_count if view_spec.local else []
-        global_groups = _groups(view_spec.global_views, 0)
-        self._global_groups = len(global_groups)
-        self._groups = [*global_groups, *_groups(local, len(view_spec.global_views))]
+        self._kinds = (_groups(view_spec.global_views, 0), _groups(local, len(view_spec.global_views)))
+        self._groups = [group for groups in self._kinds for group in groups]
         views = (*view_spec.global_views, *local)
         smallest = [view.size / math.sqrt(view.scale[0] * view.ratio[0]) for view in views]
         self.enough_pixels = math.ceil(max(smallest))
@@ -87,53 +87,58 @@ class MultiCropCollate:
     def cut(self, images: Tensor | Sequence[Tensor | Image], key: Tensor) -> Crops:
         """Crop and resize to uint8: one tensor [B, C, H, W], or PIL images and [C, H, W] of any sizes."""
         pixels = _checked(images, 4) if isinstance(images, Tensor) else [_pixels(image) for image in images]
-        crops = []
-        if isinstance(pixels, Tensor) and _fits_table(pixels):
-            rows = to_rows(pixels)
-            for slot, views in self._groups:
-                planes = resize_crops(rows, _boxes(pixels, views, key, slot), views)
-                crops.append(_view_by_view(from_planes(planes), len(views)))
-        else:
-            for first, views in self._groups:
-                each = [
-                    resize_each(pixels, _boxes(pixels, [view], key, slot), view)
-                    for slot, view in enumerate(views, first)
-                ]
-                crops.append(torch.stack(each))
-        return Crops(*self._by_size(crops))
+        channels = max(image.shape[0] for image in pixels)
+        made = self._room(len(key), channels, torch.uint8, pixels[0].device)
+        rows = to_rows(pixels) if isinstance(pixels, Tensor) and _fits_table(pixels) else None
+        for (slot, views), place in zip(self._groups, self._by_group(made), strict=True):
+            boxes = _boxes(pixels, views, key, slot)
+            if rows is None:
+                resize_each(pixels, boxes, views[0], place)
+            else:
+                place.copy_(from_planes(resize_crops(rows, boxes, views)))
+        return made
 
     def finish(self, crops: Crops, key: Tensor, index: Tensor) -> Views:
         """Flip, colour, blur, solarize and normalise what `cut` made for `key` [B], on the crops' device.
 
         With `key` on the CPU, where all is drawn, nothing waits for the device.
         """
-        cut = [*crops.global_crops, *([] if crops.local_crops is None else crops.local_crops)]
-        made = []
-        for slot, views in self._groups:
+        made, cut = self._room(len(key), 3, torch.float32, crops.global_crops.device), self._by_group(crops)
+        for (slot, views), group, place in zip(self._groups, cut, self._by_group(made), strict=True):
             look = draw_look(views, key, slot)
-            planes = to_planes(flip_some(_joined(cut[slot : slot + len(views)]), look.flip))
-            made.append(_finished(planes, look, views))
-        return self._views(made, index, key)
+            for part in parts(group):
+                planes = to_planes(flip_some(group[part], look.flip[part]))
+                _finish(planes, Look(*(drawn[part] for drawn in look)), views, place[part])
+        return Views(*made, *(beside(made.global_crops, values) for values in (index, key)))
 
     def _augment(self, images: Tensor | list[Tensor], key: Tensor, index: Tensor) -> Views:
         if not (isinstance(images, Tensor) and _fits_table(images)):
             return self.finish(self.cut(images, key), key, index)
-        rows, made = to_rows(images), []
-        for slot, views in self._groups:
+        rows, made = to_rows(images), self._room(len(key), 3, torch.float32, images.device)
+        for (slot, views), place in zip(self._groups, self._by_group(made), strict=True):
             look = draw_look(views, key, slot)
             planes = resize_crops(rows, _boxes(images, views, key, slot), views, look.flip)
-            made.append(_finished(planes, look, views))
-        return self._views(made, index, key)
+            _finish(planes, look, views, place)
+        return Views(*made, *(beside(made.global_crops, values) for values in (index, key)))
 
-    def _views(self, groups: list[Tensor], index: Tensor, key: Tensor) -> Views:
-        device = groups[0].device
-        beside = (values.to(device, non_blocking=True) for values in (index, key))
-        return Views(*self._by_size(groups), *beside)
+    def _room(self, batch: int, channels: int, dtype: torch.dtype, device: torch.device) -> Crops:
+        """Crops without content."""
 
-    def _by_size(self, groups: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Crops [V, B, C, S, S] of each group -> all global and all local ones."""
-        local = groups[self._global_groups :]
-        return _joined(groups[: self._global_groups]), _joined(local) if local else None
+        def room(groups: list[_Group]) -> Tensor:
+            count, size = sum(len(group.views) for group in groups), groups[0].views[0].size
+            return torch.empty(count, batch, channels, size, size, dtype=dtype, device=device)
+
+        global_groups, local_groups = self._kinds
+        return Crops(room(global_groups), room(local_groups) if local_groups else None)
+
+    def _by_group(self, crops: Crops) -> list[Tensor]:
+        """The crops [V * B, C, S, S] of each group, in the memory of `crops`."""
+        return [
+            part.flatten(0, 1)
+            for kind, groups in zip(crops, self._kinds, strict=True)
+            if kind is not None
+            for part in torch.split(kind, [len(group.views) for group in groups])
+        ]
 
 
 def _groups(views: Sequence[Augment], slot: int) -> list[_Group]:
@@ -153,17 +158,9 @@ def _boxes(images: Tensor | list[Tensor], views: Sequence[Augment], key: Tensor,
     return draw_boxes(views, key, slot, height, width)
 
 
-def _finished(planes: Tensor, look: Look, views: Sequence[Augment]) -> Tensor:
-    """Planes [C, V * B, S, S] -> coloured and normalised crops [V, B, 3, S, S]."""
-    return _view_by_view(normalize(apply_look(planes, look, views).transpose(0, 1)), len(views))
-
-
-def _view_by_view(crops: Tensor, views: int) -> Tensor:
-    return crops.view(views, -1, *crops.shape[1:])
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _finish(planes: Tensor, look: Look, views: Sequence[Augment], place: Tensor) -> None:
+    """Planes [C, N, S, S] -> coloured and normalised crops in `place` [N, 3, S, S]."""
+    normalize(apply_look(planes, look, views).transpose(0, 1), out=place)
 
 
 def _fits_table(images: Tensor) -> bool:

@@ -19,6 +19,8 @@ from ssl_zoo.method import Augment
 
 LARGE = 128  # pixels: from here on a CPU is faster crop by crop than with all of them in each operation
 
+_IN_CACHE = 2**20  # numbers
+_RUN = 16  # pixels that are blurred together
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, rounded as torchvision does
 _SOLARIZE_THRESHOLD = 127.5 / 255  # uint8's 128, set between levels, where inverting changes nothing
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)  # jitter operations, as in `Augment.jitter`
@@ -31,7 +33,7 @@ def apply_look(planes: Tensor, look: Look, views: Sequence[Augment]) -> Tensor:
     which crops an operation concerns without waiting for the device of `planes`.
     """
     if any(view.jitter_p > 0 for view in views):
-        if _one_by_one(planes):
+        if _large(planes):
             for crop, order, factors in zip(planes.unbind(1), look.order, look.factors, strict=True):
                 _jitter_one(crop.unsqueeze(1), order.tolist(), factors)
         else:
@@ -45,6 +47,18 @@ def apply_look(planes: Tensor, look: Look, views: Sequence[Augment]) -> Tensor:
     return planes
 
 
+def parts(crops: Tensor) -> list[slice]:
+    """Which crops [N, C, S, S] to work on together: on a CPU as many as its caches hold, large ones alone."""
+    count = len(crops)
+    if crops.device.type == "cpu":
+        count = 1 if _large(crops) else max(1, _IN_CACHE // crops[0].numel())
+    return [slice(start, start + count) for start in range(0, len(crops), count)]
+
+
+def _large(crops: Tensor) -> bool:
+    return crops.shape[-1] > LARGE and crops.device.type == "cpu"
+
+
 def _per_crop(values: Tensor) -> Tensor:
     return values[:, None, None]
 
@@ -52,7 +66,9 @@ def _per_crop(values: Tensor) -> Tensor:
 def _change(planes: Tensor, chosen: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Replace the crops where `chosen` [N] is set by what `change` makes of them and their numbers."""
     rows = chosen.nonzero().squeeze(1)
-    if len(rows):
+    if len(rows) == planes.shape[1]:
+        planes.copy_(change(planes, rows))
+    elif len(rows):
         there = beside(planes, rows)
         planes.index_copy_(1, there, change(planes.index_select(1, there), rows))
 
@@ -114,24 +130,21 @@ def _shift_hue(planes: Tensor, turns: Tensor) -> Tensor:
     top, bottom = torch.maximum(red, green).maximum(blue), torch.minimum(red, green).minimum(blue)
     chroma = top - bottom
     is_red, is_green = (torch.eq(top, plane, out=torch.empty_like(plane)) for plane in (red, green))
-    hue = (red - green).add_(4 * chroma)
-    hue.add_(is_green.mul_((blue - red).add_(2 * chroma).sub_(hue)))
-    hue.add_(is_red.mul_((green - blue).sub_(hue)))
-    circle = 6 * chroma
+    # products with 0, 1, 2 and 4 are exact, so that those may be fused with a sum
+    hue, other = torch.sub(red, green).add_(chroma, alpha=4), torch.sub(blue, red).add_(chroma, alpha=2)
+    hue.addcmul_(is_green, other.sub_(hue))
+    hue.addcmul_(is_red, torch.sub(green, blue, out=other).sub_(hue))
+    circle = torch.mul(chroma, 6, out=other)
     hue.div_(circle.clamp(min=1e-12)).add_(_per_crop(beside(planes, turns + 1))).frac_().mul_(circle)
     torch.clamp((hue - 3 * chroma).abs_().add_(bottom - chroma), bottom, top, out=red)
-    crest = chroma.mul(2).add_(bottom)
-    torch.clamp(crest - (hue - 2 * chroma).abs_(), bottom, top, out=green)
-    torch.clamp(crest - (hue - 4 * chroma).abs_(), bottom, top, out=blue)
+    crest = bottom.add(chroma, alpha=2)
+    torch.clamp(crest - hue.sub(chroma, alpha=2).abs_(), bottom, top, out=green)
+    torch.clamp(crest - hue.sub(chroma, alpha=4).abs_(), bottom, top, out=blue)
     return planes
 
 
-def _one_by_one(planes: Tensor) -> bool:
-    return planes.shape[-1] > LARGE and planes.device.type == "cpu"
-
-
 def _blur(planes: Tensor, sigma: Tensor) -> Tensor:
-    if _one_by_one(planes):
+    if _large(planes):
         return torch.stack(
             [_blur_one(crop, s) for crop, s in zip(planes.unbind(1), sigma.tolist(), strict=True)], 1
         )
@@ -140,18 +153,20 @@ def _blur(planes: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _blur_one(crop: Tensor, sigma: float) -> Tensor:
-    """One large crop [C, S, S] by a Gaussian of six deviations per side, the border reflected."""
-    reach = min(math.ceil(6 * sigma), crop.shape[-1] - 1)
-    taps = torch.arange(reach + 1).square().mul(-0.5 / sigma**2).exp()
-    weights = (taps / (2 * taps.sum() - taps[0])).tolist()
-    for axis in (1, 2):
-        size, padding = crop.shape[axis], (reach, reach, 0, 0) if axis == 2 else (0, 0, reach, reach)
-        wide = F.pad(crop, padding, mode="reflect")
-        crop = wide.narrow(axis, reach, size) * weights[0]
-        for step, weight in enumerate(weights[1:], 1):
-            for start in (reach - step, reach + step):
-                crop.add_(wide.narrow(axis, start, size), alpha=weight)
-    return crop
+    """One large crop [C, S, S] by a Gaussian of six deviations per side, the border reflected.
+
+    Pixels are made in runs of 16, each from those in its reach: a product with a band of weights.
+    """
+    reach, size = min(math.ceil(6 * sigma), crop.shape[-1] - 1), crop.shape[-1]
+    taps = torch.arange(-reach, reach + 1).square().mul(-0.5 / sigma**2).exp()
+    band = F.pad(taps / taps.sum(), (_RUN - 1, _RUN - 1)).unfold(0, _RUN, 1).flip(1)
+    pixels = len(band)
+    wide = F.pad(F.pad(crop, (reach, reach, 0, 0), mode="reflect"), (0, -size % _RUN))
+    across = wide.unfold(2, pixels, _RUN).reshape(-1, pixels) @ band
+    crop = across.view(len(crop), size, -1)[..., :size]
+    tall = F.pad(F.pad(crop, (0, 0, reach, reach), mode="reflect"), (0, 0, 0, -size % _RUN))
+    down = band.mT @ tall.unfold(1, pixels, _RUN).mT
+    return down.flatten(1, 2)[:, :size]
 
 
 def _solarize(planes: Tensor) -> Tensor:
