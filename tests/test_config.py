@@ -25,6 +25,32 @@ def test_yaml_fields_and_assignments_merge_in_this_order(tmp_path):
     assert config.backbone.options == {"width": 16}
 
 
+def test_an_entry_differs_from_its_section_and_an_assignment_from_both():
+    optim = {"lr": 0.1, "clip": 1.0}
+    fields = {
+        "dataset": "digits",
+        "dino": {"out_dim": 512, "optim": optim},
+        "methods": [{"method": "dino", "out_dim": 64, "optim": {"lr": 0.2}}, "byol"],
+    }
+    assert load(fields=fields).methods[0].options == {"out_dim": 64, "optim": {"lr": 0.2, "clip": 1.0}}
+    changed = load(fields=fields, assignments=["dino.out_dim=128", "dino.optim.clip=2"]).methods
+    assert changed[0].options == {"out_dim": 128, "optim": {"lr": 0.2, "clip": 2}}
+    assert changed[1].options == {}
+    assert fields["methods"][0]["optim"] == {"lr": 0.2}
+    assert optim == {"lr": 0.1, "clip": 1.0}
+
+
+def test_an_assignment_does_not_make_variants_equal():
+    variants = [
+        {"method": "dino", "label": label, "optim": {"lr": lr}} for label, lr in (("a", 0.1), ("b", 1))
+    ]
+    fields = {"dataset": "digits", "methods": variants}
+    with pytest.raises(ValueError, match=r"--set dino.optim.lr: 'a' is a variant with a value of its own"):
+        load(fields=fields, assignments=["dino.optim.lr=0.5"])
+    both = load(fields=fields, assignments=["dino.optim.clip=2"]).methods
+    assert [entry.options["optim"] for entry in both] == [{"lr": 0.1, "clip": 2}, {"lr": 1, "clip": 2}]
+
+
 def test_variants_have_labels_and_options_of_their_own():
     methods = ["byol", {"method": "dino", "label": "dino-no-center", "centering": "none"}]
     config = load(fields={"methods": methods, "dataset": "digits"})

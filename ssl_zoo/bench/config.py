@@ -1,5 +1,6 @@
 """The configuration of a bench: a YAML file, flags and `--set` assignments, merged and checked."""
 
+import copy
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -7,11 +8,12 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from ssl_zoo.bench.assignments import common, merge, nested
 from ssl_zoo.bench.plugins import anywhere, check_trusted, import_plugin
 from ssl_zoo.bench.run_config import STRICT, Count, RunConfig
-from ssl_zoo.bench.yaml_text import MOST_BYTES, MOST_LEVELS, one_line, parse
+from ssl_zoo.bench.yaml_text import MOST_BYTES, one_line, parse
 from ssl_zoo.budget import Budget
-from ssl_zoo.errors import explain, shortened
+from ssl_zoo.errors import explain
 from ssl_zoo.registry import list_methods
 
 T = TypeVar("T")
@@ -172,32 +174,55 @@ def load(
 ) -> BenchConfig:
     """Merge a YAML file, given fields and `section.field=value` assignments, in this order, and check them.
 
-    A section named like a method (`dino: {out_dim: 8192}`) holds options for all entries of that method.
+    A section named like a method (`dino: {out_dim: 8192}`) holds options for all entries of that method, an
+    entry may differ from it, and an assignment (`dino.out_dim=8192`) changes both.
     Imports the plugins given; a file alone may not name any, as files are passed on and plugins are code.
     Raises ValueError saying which field is wrong, what was given, what is allowed.
     """
     raw = _read(Path(file)) if file is not None else {}
     named = raw.pop("plugins", None)
-    _merge(raw, dict(fields or {}))
+    merge(raw, dict(fields or {}))
+    asked: dict[str, Any] = {}
     for assignment in assignments:
-        _merge(raw, _nested(assignment))
+        merge(asked, nested(assignment))
+    merge(raw, {key: asked.pop(key) for key in asked.keys() & {"plugins"}})
     plugins, named = (_checked(_NAMES, names or [], "plugins") for names in (raw.get("plugins"), named))
     check_trusted(named, plugins, str(file))
     for plugin in plugins:
         import_plugin(plugin)
     raw["plugins"] = [anywhere(plugin) for plugin in plugins]
-    sections = {name: _checked(_OPTIONS, raw.pop(name), name) for name in list_methods() if name in raw}
+    sections, assigned = (
+        {name: _checked(_OPTIONS, given.pop(name), name) for name in list_methods() if name in given}
+        for given in (raw, asked)
+    )
+    merge(raw, asked)
     try:
         config = BenchConfig.model_validate(raw)
     except ValidationError as error:
         raise explain(error, BenchConfig) from None
-    unused = set(sections) - {entry.method for entry in config.methods}
+    unused = (sections.keys() | assigned.keys()) - {entry.method for entry in config.methods}
     if unused:
         raise ValueError(f"options for {sorted(unused)}, which this bench does not run; add it to methods")
-    methods = [
-        m.model_copy(update={"options": {**sections.get(m.method, {}), **m.options}}) for m in config.methods
-    ]
-    return config.model_copy(update={"methods": methods})
+    return config.model_copy(update={"methods": _with_options(config.methods, sections, assigned)})
+
+
+def _with_options(
+    entries: list[MethodEntry], sections: dict[str, dict[str, Any]], assigned: dict[str, dict[str, Any]]
+) -> list[MethodEntry]:
+    """The entries with their section's options below their own and what was assigned above."""
+    whole = []
+    for entry in entries:
+        options, last = copy.deepcopy(sections.get(entry.method, {})), assigned.get(entry.method, {})
+        both = common(entry.options, last)
+        if both and sum(other.method == entry.method for other in entries) > 1:
+            raise ValueError(
+                f"--set {entry.method}.{both}: {entry.label!r} is a variant with a value of its own; change "
+                "it where methods are listed"
+            )
+        for update in (entry.options, last):
+            merge(options, copy.deepcopy(update))
+        whole.append(entry.model_copy(update={"options": options}))
+    return whole
 
 
 def dump(config: BenchConfig) -> str:
@@ -251,41 +276,3 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ValueError(f"--config {file}: expected `field: value` lines, got {type(raw).__name__}")
     return raw
-
-
-def _merge(base: dict[str, Any], update: Mapping[str, Any]) -> None:
-    for key, value in update.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict) and key != "budget":
-            _merge(base[key], value)
-        elif key == "backbone" and isinstance(value, Mapping) and isinstance(base.get(key), str):
-            base[key] = {"name": base[key], **value}  # backbone: resnet8, then backbone.width=32
-        else:
-            base[key] = value
-
-
-def _nested(assignment: str) -> dict[str, Any]:
-    """`section.field=value` as a dict in a dict."""
-    path, equals, text = assignment.partition("=")
-    parts = path.split(".")
-    if not equals or not all(parts) or len(parts) > MOST_LEVELS:
-        raise ValueError(
-            f"--set {shortened(assignment)}: write section.field=value, such as dino.out_dim=4096"
-        )
-    value = _scalar(text, f"--set {path}")
-    for part in reversed(parts):
-        value = {part: value}
-    nested: dict[str, Any] = value
-    return nested
-
-
-def _scalar(text: str, place: str) -> Any:
-    try:
-        value = parse(text, place)
-    except yaml.YAMLError:
-        return text
-    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value

@@ -1,0 +1,58 @@
+"""`section.field=value` and what sections hold, merged into one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from ssl_zoo.bench.yaml_text import MOST_LEVELS, parse
+from ssl_zoo.errors import shortened
+
+
+def merge(base: dict[str, Any], update: Mapping[str, Any]) -> None:
+    """Change `base` to what `update` says, section by section."""
+    for key, value in update.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict) and key != "budget":
+            merge(base[key], value)
+        elif key == "backbone" and isinstance(value, Mapping) and isinstance(base.get(key), str):
+            base[key] = {"name": base[key], **value}  # backbone: resnet8, then backbone.width=32
+        else:
+            base[key] = value
+
+
+def common(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
+    """A field that both name, as a dotted path."""
+    for key in first.keys() & second.keys():
+        if not (isinstance(first[key], Mapping) and isinstance(second[key], Mapping)):
+            return key
+        if inner := common(first[key], second[key]):
+            return f"{key}.{inner}"
+    return None
+
+
+def nested(assignment: str) -> dict[str, Any]:
+    """`section.field=value` as a dict in a dict."""
+    path, equals, text = assignment.partition("=")
+    parts = path.split(".")
+    if not equals or not all(parts) or len(parts) > MOST_LEVELS:
+        raise ValueError(
+            f"--set {shortened(assignment)}: write section.field=value, such as dino.out_dim=4096"
+        )
+    value = _scalar(text, f"--set {path}")
+    for part in reversed(parts):
+        value = {part: value}
+    sections: dict[str, Any] = value
+    return sections
+
+
+def _scalar(text: str, place: str) -> Any:
+    try:
+        value = parse(text, place)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
