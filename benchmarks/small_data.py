@@ -1,18 +1,21 @@
 """Render the tables of docs/small-data.md from the kept runs: python -m benchmarks.small_data"""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks.tuning import METHODS, stored
 from ssl_zoo.bench.statistics import Interval, mean_interval, paired_interval
-from ssl_zoo.evaluation.collapse import collapse_verdict
+from ssl_zoo.evaluation.collapse import collapse_cause, collapse_verdict
 
 PAGE = Path(__file__).parent.parent / "docs" / "small-data.md"
 SETTING = ("dataset", "backbone", "backbone_options", "classes")  # what an untrained encoder depends on
 SCORES = {"knn_top1": "k-NN selection", "ridge_top1": "ridge selection", "test_knn_top1": "k-NN test"}
+TARGETS = ("ln K - h", "KL", "cause")  # of methods with prototypes
 PAIRS = {
     **{
         study: [(f"{method} chosen{where}", f"{method} default{where}") for method in METHODS]
@@ -22,6 +25,7 @@ PAIRS = {
         ("dino, 4 local crops", "dino chosen"),
         ("dino, 4 local crops", "dino, as many FLOPs"),
     ],
+    "wide": [("dino chosen, width 32", "dino default, width 32")],
     "longer": [("dino chosen, 4x images", "dino default, 4x images")],
 }
 Line = dict[str, Any]
@@ -42,13 +46,16 @@ def trials(method: str) -> str:
     lines = [line for line in stored("search") if line["run"]["method"] == method]
     lines.sort(key=lambda line: -line["result"].get("knn_top1", 0))
     names = dict.fromkeys(name for line in lines for name in line["run"]["options"])
-    header = ["trial", "k-NN", "ridge", "TFLOPs", "verdict", *(name.split(".")[-1] for name in names)]
+    targets = TARGETS if any(map(_prototypes, lines)) else ()
+    fields = [name.split(".")[-1] for name in names]
+    header = ["trial", "k-NN", "ridge", "TFLOPs", "verdict", *targets, *fields]
     rows = [
         [
             line["run"]["label"],
             *(_percent(line["result"].get(score)) for score in ("knn_top1", "ridge_top1")),
             f"{line['result'].get('train_flops', 0) / 1e12:.1f}",
             _verdict(line),
+            *(_targets([line]) if targets else ()),
             *(str(line["run"]["options"].get(name, "-")) for name in names),
         ]
         for line in lines
@@ -61,7 +68,7 @@ def runs(study: str) -> str:
     groups: dict[str, list[Line]] = {}
     for line in stored(study):
         groups.setdefault(line["run"]["label"], []).append(line)
-    header = ["run", "seeds", "images seen", "TFLOPs", *SCORES.values(), "RankMe", "verdict"]
+    header = ["run", "seeds", "images seen", "TFLOPs", *SCORES.values(), "RankMe", "verdict", *TARGETS]
     rows = [
         [
             label,
@@ -71,6 +78,7 @@ def runs(study: str) -> str:
             *(_interval(_values(lines, score)) for score in SCORES),
             f"{mean_interval(_values(lines, 'rankme')).mean:.0f}",
             ", ".join(dict.fromkeys(_verdict(line) for line in lines)),
+            *_targets(lines),
         ]
         for label, lines in groups.items()
     ]
@@ -116,6 +124,26 @@ def _verdict(line: Line) -> str:
         steps=result.get("steps", 0),
         finite=finite,
     )
+
+
+def _targets(lines: Sequence[Line]) -> list[str]:
+    """Means over the runs of what a target has left and of the divergence from it, and every cause."""
+    logs = [metrics for line in lines if (metrics := _prototypes(line))]
+    if not logs:
+        return ["-"] * len(TARGETS)
+    left = fmean(log["uniform_entropy"] - log["teacher_entropy"] for log in logs)
+    kl = fmean(log["kl"] for log in logs)
+    causes = dict.fromkeys(collapse_cause(log) or "-" for log in logs)
+    return [f"{left:.3f}", f"{kl:.3f}", ", ".join(causes)]
+
+
+def _prototypes(line: Line) -> dict[str, float]:
+    """What the run logged of its prototypes; the first runs did so without two of the entropies."""
+    logged = line["result"].get("final_metrics", {})
+    if "teacher_entropy" not in logged:
+        return {}
+    uniform = math.log(line["result"]["config"]["out_dim"])
+    return {"uniform_entropy": uniform, "batch_entropy": logged["teacher_entropy"], **logged}
 
 
 def _values(lines: Iterable[Line], score: str) -> list[float]:

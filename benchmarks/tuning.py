@@ -103,6 +103,7 @@ VIT: dict[str, Any] = {
     "backbone": "timm:vit_tiny_patch16_224",
     "backbone_options": {"patch_size": 8, "depth": 4, "embed_dim": 96, "num_heads": 3},
 }
+WIDE: dict[str, Any] = {"backbone_options": {"width": 32}}
 EQUAL_FLOPS = 60_032  # images with two crops that cost what 40,000 do with four local crops of 16 px besides
 
 
@@ -154,6 +155,7 @@ def untrained() -> Iterator[Run]:
     yield Run("untrained, 3 classes", "byol", still, budget=50 * 128, classes=3)
     yield Run("untrained, Fashion", "byol", still, budget=50 * 128, **FASHION)
     yield Run("untrained, ViT", "byol", still, budget=50 * 128, **VIT)
+    yield Run("untrained, width 32", "byol", still, budget=50 * 128, **WIDE)
 
 
 def robust() -> Iterator[Run]:
@@ -180,8 +182,15 @@ def vit() -> Iterator[Run]:
     yield from _chosen_and_default(", ViT", **VIT)
 
 
+def wide() -> Iterator[Run]:
+    """The one choice that changed a default, with a backbone of twice the width."""
+    for seed in (1, 2, 3):
+        for name, options in (("default", START["dino"]), ("chosen", chosen("dino"))):
+            yield Run(f"dino {name}, width 32", "dino", options, seed, test=True, **WIDE)
+
+
 STUDIES = {
-    study.__name__: study for study in (search, untrained, confirm, robust, longer, crops, fashion, vit)
+    study.__name__: study for study in (search, untrained, confirm, robust, longer, crops, fashion, wide, vit)
 }
 
 
