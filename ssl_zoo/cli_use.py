@@ -1,7 +1,7 @@
 """The commands that use a finished run; like all of the command line they decide nothing."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -163,11 +163,12 @@ def attention(
 
     loaded = load_encoder(encoder).to(resolve_device(device))
     folder = out or (encoder.parent if encoder.suffix == ".safetensors" else encoder) / "attention"
-    count = write_attention(loaded, image, folder, threshold=threshold, layer=layer, image_size=image_size)
+    how: dict[str, Any] = {"threshold": threshold, "layer": layer, "image_size": image_size}
+    rows = [] if masks is None else overlaps(loaded, image, masks, **how)
+    count = write_attention(loaded, image, folder, **how)
     print(f"{count:,} image{'s' if count > 1 else ''}: {folder / 'attention.png'}, and a folder for each")
-    if masks is not None:
+    if rows:
         print(f"{'Jaccard index':<16}{'mean map':>10}{'best head':>11}")
-        rows = overlaps(loaded, image, masks, threshold=threshold, layer=layer, image_size=image_size)
         for weights, mean_map, best_head in rows:
             print(f"{weights:<16}{mean_map:>10.3f}{best_head:>11.3f}")
     return 0

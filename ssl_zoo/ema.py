@@ -10,11 +10,16 @@ from torch.nn.modules.dropout import _DropoutNd
 Network = TypeVar("Network", bound=nn.Module)
 
 _LONGEST = 1e9  # steps; a momentum of 1 never forgets
-_DROP_PATH = {"DropPath": "drop_prob", "StochasticDepth": "p"}  # timm, torchvision
+_DROPPED = {  # whole paths and patches: by class, so that timm need not be imported
+    "DropPath": "drop_prob",
+    "PatchDropout": "prob",
+    "PatchDropoutWithIndices": "prob",
+    "StochasticDepth": "p",  # torchvision's
+}
 
 
 class EMA(nn.Module, Generic[Network]):
-    """A frozen copy of a network that follows it, with dropout and drop-path off.
+    """A frozen copy of a network that follows it, with dropout, drop-path and patch dropout off.
 
     `buffers="own"`: they belong to the copy's own forward passes (official DINO, MoCo, BYOL); `"copy"`: they
     are copied at each update, for teachers that never run in train mode.
@@ -29,8 +34,8 @@ class EMA(nn.Module, Generic[Network]):
         for child in self.module.modules():
             if isinstance(child, _DropoutNd):
                 child.p = 0.0
-            elif type(child).__name__ in _DROP_PATH:
-                setattr(child, _DROP_PATH[type(child).__name__], 0.0)
+            elif type(child).__name__ in _DROPPED:
+                setattr(child, _DROPPED[type(child).__name__], 0.0)
 
     @torch.no_grad()
     def update(self, module: Network, momentum: float) -> None:

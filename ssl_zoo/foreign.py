@@ -17,7 +17,7 @@ _ALLOWED: list[Any] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),
     (_SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
-    *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "bool")),
+    *(type(np.dtype(name)) for name in ("float64", "float32", "float16", "int64", "int32", "uint8", "bool")),
 ]
 
 

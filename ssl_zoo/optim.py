@@ -11,6 +11,7 @@ from ssl_zoo.schedules import cosine, warmup_cosine
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimConfig(BaseModel):
@@ -28,8 +29,8 @@ class OptimConfig(BaseModel):
     warmup_fraction: Fraction = 0.1
     weight_decay: NonNegative = 0.04
     weight_decay_end: NonNegative | None = None
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    betas: tuple[float, float] = (0.9, 0.999)
+    momentum: Momentum = 0.9
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
     clip: Annotated[float, Field(gt=0)] | None = None
     clip_mode: Literal["parameter", "global"] = "parameter"
 

@@ -103,7 +103,9 @@ def test_maps_are_the_class_tokens_row_without_registers():
 
 def test_what_has_no_attention_says_what_fits():
     x = torch.zeros(1, 3, 32, 32)
-    with pytest.raises(ValueError, match=r"a ResNet has no .* \(TokenBackbone\): vit_tiny, vit_small"):
+    with pytest.raises(
+        ValueError, match=r"of a ResNet, if it has any, cannot be read; what fits is a ViT .* vit_tiny"
+    ):
         attention(ssl_zoo.create_backbone("resnet18"), x)
     vit = ssl_zoo.create_backbone("timm:vit_tiny_patch16_224", 32, **SMALL)
     with pytest.raises(ValueError, match="layer=2: there are 2 blocks; give 0 to 1, or -1"):
@@ -138,6 +140,7 @@ def test_masks_are_the_official_ones_and_hold_the_mass(threshold):
         assert one[kept].sum() >= threshold - 1e-6  # and one patch fewer would not do
         assert one[kept].sum() - one[kept].min() < threshold + 1e-6
         assert one[kept].min() > one[~kept].max()
+    assert mass_mask(maps, 1e-9).sum((1, 2)).tolist() == [1] * 5
     with pytest.raises(ValueError, match="threshold=60; give the share"):
         mass_mask(maps, 60)
 
@@ -226,7 +229,7 @@ def test_what_cannot_be_drawn_is_an_error(tmp_path, capsys):
     wrong = photo(tmp_path / "masks" / "b.png", 32, 33)
     image = photo(tmp_path / "b.png", 32, 32)
     for encoder, asked, words in (
-        ("conv", ["--image", image], "a Sequential has no attention over patches; what fits is a ViT"),
+        ("conv", ["--image", image], "of a Sequential, if it has any, cannot be read; what fits is a ViT"),
         ("vit", ["--image", tmp_path / "no.png"], "no.png: missing"),
         ("vit", ["--image", tmp_path / "empty"], "empty holds no images"),
         ("vit", ["--image", tmp_path / "twins"], "several images named a; rename all but one"),
@@ -240,9 +243,10 @@ def test_what_cannot_be_drawn_is_an_error(tmp_path, capsys):
     assert command("attention", "--encoder", tmp_path / "vit", "--image", image, "--masks", wrong) == 2
     assert "marks nothing" in capsys.readouterr().err
     photo(tmp_path / "c.png", 32, 32)
-    asked = ["--image", tmp_path / "c.png", "--masks", tmp_path / "masks"]
+    asked = ["--image", tmp_path / "c.png", "--masks", tmp_path / "masks", "--out", tmp_path / "looks"]
     assert command("attention", "--encoder", tmp_path / "vit", *asked) == 2
     assert "has no mask for c.png" in capsys.readouterr().err
+    assert not (tmp_path / "looks").exists()  # masks are looked at before anything is written
 
 
 # the report

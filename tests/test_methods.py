@@ -91,6 +91,11 @@ def test_copy_is_frozen_and_has_no_dropout_or_drop_path() -> None:
     assert not torch.equal(network(x), network(x))
     assert not torch.equal(vit(x[..., :16, :16]), vit(x[..., :16, :16]))
     assert not any(parameter.requires_grad for parameter in ema.parameters())
+    small = {"patch_size": 8, "depth": 1, "embed_dim": 24, "num_heads": 3, "patch_drop_rate": 0.5}
+    patches = create_backbone("timm:vit_tiny_patch16_224", 32, **small)
+    copied = EMA(patches).train().module
+    assert torch.equal(copied(x), copied(x))
+    assert not torch.equal(patches(x), patches(x))
 
 
 @pytest.mark.parametrize(

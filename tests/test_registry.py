@@ -74,7 +74,8 @@ def test_unknown_method_names_the_nearest() -> None:
     [
         ({"out_dims": 64}, r"unknown option 'dino.out_dims'; did you mean 'dino.out_dim'\?"),
         ({"optim": {"lrr": 1}}, r"unknown option 'dino.optim.lrr'; did you mean 'dino.optim.lr'\?"),
-        ({"out_dim": 0}, r"dino.out_dim: .*greater than or equal to 1 \(given: 0\)"),
+        ({"out_dim": 0}, r"dino.out_dim: .*greater than or equal to 2 \(given: 0\)"),
+        ({"optim": {"betas": (0.9, 1.5)}}, r"dino.optim.betas.1: .*less than 1 \(given: 1.5\)"),
         ({"out_dim": 0, "headss": 1}, r"dino.out_dim: .*\n.*dino.headss"),
     ],
 )

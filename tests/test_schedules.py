@@ -8,7 +8,7 @@ import pytest
 from ssl_zoo.backbones import create_backbone
 from ssl_zoo.bench.config import load
 from ssl_zoo.data.augment import adapt
-from ssl_zoo.method import Step
+from ssl_zoo.method import Augment, Step, ViewSpec
 from ssl_zoo.methods.dino import DINO, DINOConfig
 from ssl_zoo.optim import OptimConfig, schedule
 from ssl_zoo.schedules import cosine, linear, warmup_cosine
@@ -103,20 +103,67 @@ def test_every_official_recipe_is_there() -> None:
     assert {file.stem for file in RECIPES} == OFFICIAL.keys()
 
 
+OFFICIAL_METHOD = {  # main_dino.py, vision_transformer.py and the commands of its README
+    "out_dim": 65536,
+    "hidden_dim": 2048,
+    "bottleneck_dim": 256,
+    "num_layers": 3,
+    "use_bn": False,
+    "norm_last_layer": True,
+    "student_temperature": 0.1,
+    "warmup_teacher_temperature": 0.04,
+    "center_momentum": 0.9,
+    "centering": "mean",
+    "teacher_momentum": 0.996,
+}
+OFFICIAL_OPTIM = {
+    "name": "adamw",
+    "momentum": 0.9,
+    "betas": (0.9, 0.999),
+    "clip": 3.0,
+    "clip_mode": "parameter",
+}
+OFFICIAL_BATCH = {"dino_vits16_in1k": 512, "dino_vits16_in1k_boost": 1024, "dino_resnet50_in1k": 512}
+
+
+def official_views(global_scale: tuple[float, float], local_scale: tuple[float, float]) -> ViewSpec:
+    """DataAugmentationDINO with eight local crops."""
+
+    def view(size: int, scale: tuple[float, float], blur: float, solarize: float = 0.0) -> Augment:
+        return Augment(
+            size=size,
+            scale=scale,
+            ratio=(3 / 4, 4 / 3),
+            interpolation="bicubic",
+            flip=0.5,
+            jitter=(0.4, 0.4, 0.2, 0.1),
+            jitter_p=0.8,
+            gray_p=0.2,
+            blur_p=blur,
+            blur_sigma=(0.1, 2.0),
+            solarize_p=solarize,
+        )
+
+    globals_ = view(224, global_scale, 1.0), view(224, global_scale, 0.1, 0.2)
+    return ViewSpec(globals_, view(96, local_scale, 0.5), 8)
+
+
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
 def test_recipes_resolve_to_what_the_official_code_builds(file: Path) -> None:
-    config = load(file)
+    config, of_resnet = load(file), "resnet" in file.stem
     options = DINOConfig(**config.methods[0].options)
+    method = OFFICIAL_METHOD | {"norm_last_layer": "boost" not in file.stem}
+    assert {name: getattr(options, name) for name in method} == method
+    optim = OFFICIAL_OPTIM | ({"name": "sgd"} if of_resnet else {})
+    assert {name: getattr(options.optim, name) for name in optim} == optim
+    border = 0.14 if of_resnet else 0.4  # between the scales of local and global crops
+    assert options.views == official_views((border, 1.0), (0.05, border))
     assert adapt(options.views, config.image_size, grey=False, flip=True, patch=16) == options.views
-    backbone = create_backbone(config.backbone.name, config.image_size, **config.backbone.options)
-    assert backbone.out_dim == {"vit_small": 384, "resnet50": 2048}[config.backbone.name]
-    assert (options.out_dim, options.hidden_dim, options.bottleneck_dim, options.num_layers) == (
-        65536,
-        2048,
-        256,
-        3,
-    )
-    assert (options.optim.clip, options.optim.clip_mode) == (3.0, "parameter")
+    vit = {"patch_size": 16, "drop_path": 0.1}
+    backbone = ("resnet50", {}) if of_resnet else ("vit_small", vit)
+    assert (config.backbone.name, config.backbone.options) == backbone
+    assert create_backbone(backbone[0], 224, **backbone[1]).out_dim == (2048 if of_resnet else 384)
+    assert (config.image_size, config.batch_size) == (224, OFFICIAL_BATCH[file.stem])
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 5])

@@ -37,6 +37,15 @@ def test_the_class_tokens_of_the_last_blocks_are_normalised_and_in_order():
     torch.testing.assert_close(pooled, torch.cat([whole, tokens[-1][:, 1:].mean(1)], 1))
 
 
+def test_tokens_of_a_vit_that_normalises_what_it_pooled_are_normalised_as_well():
+    small = {"patch_size": 8, "embed_dim": 24, "num_heads": 3, "depth": 2}
+    backbone = ssl_zoo.create_backbone("timm:eva02_tiny_patch14_224", 32, **small).eval()
+    features = _features(backbone, LastBlocks(2, True))(torch.randn(2, 3, 32, 32))
+    for part in features.split(24, dim=1):
+        torch.testing.assert_close(part.mean(1), torch.zeros(2), atol=1e-5, rtol=0)
+        torch.testing.assert_close(part.var(1, unbiased=False), torch.ones(2), atol=1e-2, rtol=0)
+
+
 def test_registers_are_no_patches_and_other_backbones_give_their_own_features():
     x, small = torch.randn(1, 3, 32, 32), {"patch_size": 8, "embed_dim": 24, "num_heads": 3, "depth": 2}
     backbone = ssl_zoo.create_backbone("timm:vit_small_patch14_reg4_dinov2", 32, **small).eval()
@@ -97,6 +106,8 @@ def test_what_cannot_be_probed_is_an_error():
     with pytest.raises(ValueError, match="n_last_blocks=4: the backbone has 3; give 1 to 3"):
         sgd_probe(Encoder(shallow, 16), train, test)
     backbone = ssl_zoo.create_backbone("resnet8", width=8)
+    with pytest.raises(ValueError, match="n_last_blocks=0; give 1 or more"):
+        sgd_probe(backbone, train, test, LastBlocks(0))
     with pytest.raises(ValueError, match="all 1 labels of train are one class"):
         sgd_probe(backbone, train.take(torch.tensor([0])), test)
     with pytest.raises(FloatingPointError, match=r"not finite; lower lr=1e\+38"):

@@ -31,8 +31,9 @@ def attention(backbone: Backbone, x: Tensor, layer: int = -1) -> Tensor:
     if not isinstance(backbone, TimmViT | TimmEva):
         name = type(backbone.net).__name__
         raise ValueError(
-            f"a {name} has no attention over patches; what fits is a ViT that gives tokens (TokenBackbone): "
-            "vit_tiny, vit_small, vit_base, or timm:NAME of a ViT, DeiT, EVA-02 or DINOv3"
+            f"the attention of a {name}, if it has any, cannot be read; what fits is a ViT whose blocks have "
+            "one softmax over all tokens: vit_tiny, vit_small, vit_base, or timm:NAME of a ViT, DeiT, EVA-02 "
+            "or DINOv3"
         )
     blocks = backbone.net.blocks
     if not -len(blocks) <= layer < len(blocks):
@@ -81,8 +82,9 @@ def mass_mask(maps: Tensor, threshold: float = 0.6) -> Tensor:
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold={threshold:g}; give the share of the mass to keep, such as 0.6")
     values, order = maps.flatten(-2).sort(-1)
-    share = (values / values.sum(-1, keepdim=True)).cumsum(-1)
-    return (share > 1 - threshold).gather(-1, order.argsort(-1)).view_as(maps)
+    kept = (values / values.sum(-1, keepdim=True)).cumsum(-1) > 1 - threshold
+    kept[..., -1] = True  # also where rounding hides so small a share
+    return kept.gather(-1, order.argsort(-1)).view_as(maps)
 
 
 def jaccard(masks: Tensor, truth: Tensor) -> Tensor:

@@ -112,13 +112,17 @@ class _LastBlocks(nn.Module):
         features = [prefix[:, 0] for _, prefix in layers]
         if self.blocks.avgpool_patch_tokens:
             features.append(layers[-1][0].mean(1))
+        if isinstance(self.net.norm, nn.Identity):  # such as EVA-02's, which normalises what it has pooled
+            features = [self.net.fc_norm(feature) for feature in features]
         return torch.cat(features, dim=1)
 
 
 def _features(backbone: Backbone, blocks: LastBlocks) -> nn.Module:
+    if blocks.n_last_blocks < 1:
+        raise ValueError(f"n_last_blocks={blocks.n_last_blocks}; give 1 or more")
     if not isinstance(backbone, TimmViT | TimmEva) or backbone.net.cls_token is None:
         return backbone
     depth = len(backbone.net.blocks)
-    if not 1 <= blocks.n_last_blocks <= depth:
+    if blocks.n_last_blocks > depth:
         raise ValueError(f"n_last_blocks={blocks.n_last_blocks}: the backbone has {depth}; give 1 to {depth}")
     return _LastBlocks(backbone, blocks)

@@ -33,7 +33,7 @@ class DINOConfig(MethodConfig):
     `teacher_temperature_plateaus` warms up in so many steps, as the official code does once per epoch.
     """
 
-    out_dim: Size = 1024
+    out_dim: Annotated[int, Field(ge=2)] = 1024
     hidden_dim: Size = 512
     bottleneck_dim: Size = 64
     num_layers: Annotated[int, Field(ge=1, le=3)] = 3

@@ -113,7 +113,9 @@ def load_official_checkpoint(path: Path | str) -> OfficialCheckpoint:
         raise ValueError(f"{file} holds a {type(content).__name__}; give a checkpoint of main_dino.py")
     if "teacher" not in content:
         return OfficialCheckpoint(_network(file, "", content), None, None, None, {})
-    if missing := [part for part in ("student", "dino_loss", "epoch") if part not in content]:
+    missing = [part for part in ("student", "dino_loss", "epoch") if part not in content]
+    if missing or "center" not in content["dino_loss"]:
+        missing = missing or ["center in dino_loss"]
         raise ValueError(
             f"{file} has a teacher, but no {', '.join(missing)}; give checkpoint.pth of main_dino.py"
         )
