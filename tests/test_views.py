@@ -1,11 +1,12 @@
 """Views against torchvision, image by image, and their independence of how images are batched."""
 
 import dataclasses
+import io
 from functools import cache
 
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from reference_views import reference_crop, reference_look, reference_views
 from sklearn.datasets import load_sample_images
 from torch import Tensor
@@ -240,6 +241,20 @@ def test_photos_of_one_tensor_are_cut_one_by_one():
     listed = collate.finish(collate.cut([F.to_pil_image(image) for image in images], key), key, index)
     assert torch.equal(views.global_crops, listed.global_crops)
     assert torch.equal(views.local_crops, listed.local_crops)
+
+
+def test_opened_images_are_cut_upright_and_grey_ones_keep_one_channel():
+    exif, grey = Image.Exif(), F.to_pil_image(photos()[0]).convert("L")
+    exif[ExifTags.Base.Orientation] = 6
+    grey.save(file := io.BytesIO(), "PNG", exif=exif)
+    upright, collate, key = (
+        F.pil_to_tensor(grey.transpose(Image.Transpose.ROTATE_270)),
+        MultiCropCollate(SPEC),
+        keys(1),
+    )
+    cut, expected = (collate.cut([image], key) for image in (Image.open(file), upright))
+    assert cut.global_crops.shape[2] == 1
+    assert torch.equal(cut.global_crops, expected.global_crops)
 
 
 def test_photos_are_cut_as_torchvision_cuts_them():

@@ -169,7 +169,7 @@ def _fits_table(images: Tensor) -> bool:
 
 def _pixels(image: Any) -> Tensor:
     if isinstance(image, Image):
-        image = pil_to_tensor(image if image.mode == "L" else as_rgb(image))
+        image = pil_to_tensor(as_rgb(image))[: 1 if image.mode == "L" else 3]
     return _checked(image, 3)
 
 
