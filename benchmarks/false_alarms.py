@@ -47,10 +47,12 @@ BROKEN: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def config(label: str) -> dict[str, Any]:
-    """The whole configuration of a run's method, as the code has it now."""
-    name, options = (SETTINGS | BROKEN)[label]
-    return method_class(name).Config.model_validate(options).model_dump(mode="json")
+def configs() -> dict[str, Any]:
+    """The whole configuration of each label's method, as the code has it now."""
+    return {
+        label: method_class(name).Config.model_validate(options).model_dump(mode="json")
+        for label, (name, options) in (SETTINGS | BROKEN).items()
+    }
 
 
 def run(dataset: str, label: str, seed: int) -> dict[str, Any]:
@@ -88,7 +90,6 @@ def run(dataset: str, label: str, seed: int) -> dict[str, Any]:
         "dataset": dataset,
         "label": label,
         "seed": seed,
-        "config": config(label),
         **scores,
         "random_knn_top1": untrained["knn_top1"],
         "random_rankme": untrained["rankme"],
@@ -215,7 +216,7 @@ def main() -> None:
     environment |= {package: version(package) for package in ("ssl-zoo", "torch")}
     made = {"command": "python benchmarks/false_alarms.py", "environment": environment}
     made |= {"images": IMAGES, "batch_size": BATCH, "steps": STEPS, "backbone": f"resnet8, width {WIDTH}"}
-    RESULTS.write_text(json.dumps({"made": made, "runs": runs}, indent=1) + "\n")
+    RESULTS.write_text(json.dumps({"made": made, "configs": configs(), "runs": runs}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ import json
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from cyclopts import App, Parameter
@@ -36,7 +37,7 @@ def main(
     quick
         A few minutes, too few repetitions to publish; else about a quarter of an hour.
     again
-        What was disturbed in `out`, such as "BYOL" or "waits": measure this alone again.
+        What in `out` was disturbed or has changed since, such as "BYOL" or "waits": measure this alone again.
     """
     torch.manual_seed(0)
     warnings.filterwarnings("ignore", ".*weight_norm. is deprecated", FutureWarning)  # lightly's
@@ -54,7 +55,8 @@ def main(
     def show(section: str) -> None:
         print(f"[{(time.perf_counter() - began) / 60:.1f} min] {section}", flush=True)
 
-    stored["augmentation"] = augmentation.measure(augmentation.CASES, effort.rounds, effort.steps)
+    measures = _measures(effort)
+    stored["augmentation"] = measures["augmentation"]()
     show(page.augmentation(stored["augmentation"]))
     stored["training"] = []
     for task in TASKS if quick else (*TASKS, LARGE):
@@ -62,14 +64,13 @@ def main(
         show(f"{task.name} measured")
     show(page.training(stored["training"]))
     show(page.peak(stored["training"], stored["gemm"]))
-    stored["parts"] = [sections.parts(effort, task) for task in TASKS]
+    stored["parts"] = measures["parts"]()
     show(page.parts(stored["parts"]))
     stored["growth"] = sections.growth(effort)
     show(page.growth(stored["growth"]))
     stored["losses"] = pieces.losses(effort.rounds)
     stored["search"] = pieces.searches(effort.rounds)
-    stored["compiled"] = pieces.compiled_colour(effort.rounds)
-    stored["waits"] = pieces.waits(effort.rounds)
+    stored["compiled"], stored["waits"] = measures["compiled"](), measures["waits"]()
     show(page.pieces(stored))
     packages = [*PACKAGES, *(["kornia"] if augmentation.HAS_KORNIA else [])]
     stored["made"] = {
@@ -83,13 +84,23 @@ def main(
     out.write_text(json.dumps(stored, indent=1) + "\n")
 
 
+def _measures(effort: Effort) -> dict[str, Callable[[], Any]]:
+    """What is measured by itself, under its name in the results."""
+    return {
+        "augmentation": lambda: augmentation.measure(augmentation.CASES, effort.rounds, effort.steps),
+        "parts": lambda: [sections.parts(effort, task) for task in TASKS],
+        "compiled": lambda: pieces.compiled_colour(effort.rounds),
+        "waits": lambda: pieces.waits(effort.rounds),
+    }
+
+
 def measured_again(stored: page.Row, names: list[str], effort: Effort) -> page.Row:
     """The stored results with what has these names measured anew, and a word about it."""
     tasks = {task.name: task for task in (*TASKS, LARGE)}
-    if unknown := set(names) - tasks.keys() - {"waits"}:
-        raise SystemExit(f"no {min(unknown)!r}; there are {', '.join(tasks)}, waits")
-    if "waits" in names:
-        stored["waits"] = pieces.waits(effort.rounds)
+    measures = _measures(effort)
+    if unknown := set(names) - tasks.keys() - measures.keys():
+        raise SystemExit(f"no {min(unknown)!r}; there are {', '.join([*tasks, *measures])}")
+    stored |= {name: measures[name]() for name in measures.keys() & set(names)}
     rows = {row["task"]: row for row in stored["training"]}
     stored["training"] = [
         sections.training(effort, tasks[name]) if name in names else row for name, row in rows.items()

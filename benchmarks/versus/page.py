@@ -21,7 +21,11 @@ def render(stored: Row) -> str:
     versions = ", ".join(f"{name} {machine[name]}" for name in made["packages"])
     left_out = "".join(f"- Left out: {reason}\n" for reason in stored["left_out"])
     again = "; ".join(made.get("again", []))
-    left_out += f"- Measured again, by itself, because something disturbed it: {again}\n" if again else ""
+    left_out += (
+        f"- Measured again, by itself, because it had been disturbed or has changed: {again}\n"
+        if again
+        else ""
+    )
     sections = [
         f"""# Performance
 
