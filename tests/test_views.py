@@ -212,6 +212,11 @@ def test_shapes_and_types_under_autocast_too():
     with torch.autocast("cpu"):
         again = MultiCropCollate(SPEC, seed=3).batch(textures(1, 1, 29, 33), torch.tensor([7]), 5)
     assert torch.equal(views.global_crops, again.global_crops)
+    large = MultiCropCollate(ViewSpec((Augment(LARGE + 9, (0.3, 1.0), blur_p=1.0),)))
+    expected = large.batch(textures(2, 3, 150, 140), torch.arange(2), 0)
+    with torch.autocast("cpu"):
+        views = large.batch(textures(2, 3, 150, 140), torch.arange(2), 0)
+    assert torch.equal(views.global_crops, expected.global_crops)
 
 
 def test_grey_images_give_three_equal_channels():

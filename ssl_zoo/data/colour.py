@@ -145,9 +145,9 @@ def _shift_hue(planes: Tensor, turns: Tensor) -> Tensor:
 
 def _blur(planes: Tensor, sigma: Tensor) -> Tensor:
     if _large(planes):
-        return torch.stack(
-            [_blur_one(crop, s) for crop, s in zip(planes.unbind(1), sigma.tolist(), strict=True)], 1
-        )
+        with torch.autocast("cpu", enabled=False):
+            crops = [_blur_one(crop, s) for crop, s in zip(planes.unbind(1), sigma.tolist(), strict=True)]
+        return torch.stack(crops, 1)
     matrices = _blur_matrices(beside(planes, sigma), planes.shape[-1]).unsqueeze(1)
     return transform_axes(planes.permute(1, 2, 0, 3).contiguous(), matrices, matrices)
 
