@@ -44,11 +44,23 @@ def test_an_assignment_does_not_make_variants_equal():
     variants = [
         {"method": "dino", "label": label, "optim": {"lr": lr}} for label, lr in (("a", 0.1), ("b", 1))
     ]
-    fields = {"dataset": "digits", "methods": variants}
-    with pytest.raises(ValueError, match=r"--set dino.optim.lr: 'a' is a variant with a value of its own"):
+    fields = {"dataset": "digits", "methods": variants, "dino": {"out_dim": 512}}
+    with pytest.raises(
+        ValueError, match=r"--set dino.optim.lr: variants of dino differ in it; change it in each"
+    ):
         load(fields=fields, assignments=["dino.optim.lr=0.5"])
-    both = load(fields=fields, assignments=["dino.optim.clip=2"]).methods
-    assert [entry.options["optim"] for entry in both] == [{"lr": 0.1, "clip": 2}, {"lr": 1, "clip": 2}]
+    whole = yaml.safe_load(dump(load(fields=fields)))  # where every entry has what all of them share
+    for given in (fields, whole):
+        both = load(fields=given, assignments=["dino.optim.clip=2", "dino.out_dim=64"]).methods
+        assert [entry.options["optim"] for entry in both] == [{"lr": 0.1, "clip": 2}, {"lr": 1, "clip": 2}]
+        assert [entry.options["out_dim"] for entry in both] == [64, 64]
+
+
+def test_assignments_follow_each_other():
+    fields = {"dataset": "digits", "methods": ["byol"], "backbone": {"name": "vit_tiny", "patch_size": 8}}
+    config = load(fields=fields, assignments=["backbone=resnet8", "backbone.width=32", "budget.steps=3"])
+    assert (config.backbone.name, config.backbone.options) == ("resnet8", {"width": 32})
+    assert config.budget == Budget(steps=3)
 
 
 def test_variants_have_labels_and_options_of_their_own():

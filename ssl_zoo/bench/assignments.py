@@ -12,22 +12,19 @@ from ssl_zoo.errors import shortened
 def merge(base: dict[str, Any], update: Mapping[str, Any]) -> None:
     """Change `base` to what `update` says, section by section."""
     for key, value in update.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict) and key != "budget":
+        if isinstance(value, Mapping) and isinstance(base.get(key), dict):
             merge(base[key], value)
-        elif key == "backbone" and isinstance(value, Mapping) and isinstance(base.get(key), str):
-            base[key] = {"name": base[key], **value}  # backbone: resnet8, then backbone.width=32
         else:
             base[key] = value
 
 
-def common(first: Mapping[str, Any], second: Mapping[str, Any]) -> str | None:
-    """A field that both name, as a dotted path."""
-    for key in first.keys() & second.keys():
-        if not (isinstance(first[key], Mapping) and isinstance(second[key], Mapping)):
-            return key
-        if inner := common(first[key], second[key]):
-            return f"{key}.{inner}"
-    return None
+def leaves(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by their dotted paths."""
+    found = {}
+    for key, value in options.items():
+        inner = leaves(value) if isinstance(value, Mapping) else {"": value}
+        found.update({f"{key}.{path}".rstrip("."): leaf for path, leaf in inner.items()})
+    return found
 
 
 def nested(assignment: str) -> dict[str, Any]:

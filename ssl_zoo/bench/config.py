@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from ssl_zoo.bench.assignments import common, merge, nested
+from ssl_zoo.bench.assignments import leaves, merge, nested
 from ssl_zoo.bench.plugins import anywhere, check_trusted, import_plugin
 from ssl_zoo.bench.run_config import STRICT, Count, RunConfig
 from ssl_zoo.bench.yaml_text import MOST_BYTES, one_line, parse
@@ -175,27 +175,28 @@ def load(
     """Merge a YAML file, given fields and `section.field=value` assignments, in this order, and check them.
 
     A section named like a method (`dino: {out_dim: 8192}`) holds options for all entries of that method, an
-    entry may differ from it, and an assignment (`dino.out_dim=8192`) changes both.
+    entry may differ from it, and an assignment (`dino.out_dim=8192`) changes both; not where entries differ.
     Imports the plugins given; a file alone may not name any, as files are passed on and plugins are code.
     Raises ValueError saying which field is wrong, what was given, what is allowed.
     """
     raw = _read(Path(file)) if file is not None else {}
     named = raw.pop("plugins", None)
-    merge(raw, dict(fields or {}))
-    asked: dict[str, Any] = {}
-    for assignment in assignments:
-        merge(asked, nested(assignment))
-    merge(raw, {key: asked.pop(key) for key in asked.keys() & {"plugins"}})
+    _change(raw, fields or {})
+    asked = [nested(assignment) for assignment in assignments]
+    for change in asked:
+        _change(raw, change if "plugins" in change else {})
     plugins, named = (_checked(_NAMES, names or [], "plugins") for names in (raw.get("plugins"), named))
     check_trusted(named, plugins, str(file))
     for plugin in plugins:
         import_plugin(plugin)
     raw["plugins"] = [anywhere(plugin) for plugin in plugins]
-    sections, assigned = (
-        {name: _checked(_OPTIONS, given.pop(name), name) for name in list_methods() if name in given}
-        for given in (raw, asked)
-    )
-    merge(raw, asked)
+    names, assigned = set(list_methods()), dict[str, Any]()
+    sections = {name: _checked(_OPTIONS, raw.pop(name), name) for name in names & raw.keys()}
+    for change in asked:
+        if change.keys() & names:
+            merge(assigned, change)
+        elif "plugins" not in change:
+            _change(raw, change)
     try:
         config = BenchConfig.model_validate(raw)
     except ValidationError as error:
@@ -207,21 +208,23 @@ def load(
 
 
 def _with_options(
-    entries: list[MethodEntry], sections: dict[str, dict[str, Any]], assigned: dict[str, dict[str, Any]]
+    entries: list[MethodEntry], sections: dict[str, dict[str, Any]], assigned: dict[str, Any]
 ) -> list[MethodEntry]:
     """The entries with their section's options below their own and what was assigned above."""
+    for name, options in assigned.items():
+        given: dict[str, Any] = _checked(_OPTIONS, options, name)
+        own = [leaves(entry.options) for entry in entries if entry.method == name]
+        for path in leaves(given):
+            if any(values.get(path) != own[0].get(path) for values in own):
+                raise ValueError(
+                    f"--set {name}.{path}: variants of {name} differ in it; change it in each of them"
+                )
     whole = []
     for entry in entries:
-        options, last = copy.deepcopy(sections.get(entry.method, {})), assigned.get(entry.method, {})
-        both = common(entry.options, last)
-        if both and sum(other.method == entry.method for other in entries) > 1:
-            raise ValueError(
-                f"--set {entry.method}.{both}: {entry.label!r} is a variant with a value of its own; change "
-                "it where methods are listed"
-            )
-        for update in (entry.options, last):
-            merge(options, copy.deepcopy(update))
-        whole.append(entry.model_copy(update={"options": options}))
+        merged = copy.deepcopy(sections.get(entry.method, {}))
+        for update in (entry.options, assigned.get(entry.method, {})):
+            merge(merged, copy.deepcopy(update))
+        whole.append(entry.model_copy(update={"options": merged}))
     return whole
 
 
@@ -253,6 +256,15 @@ def grown(config: BenchConfig, file: Path) -> BenchConfig:
     }
     once = {name: list(dict.fromkeys(both(name))) for name in ("references", "plugins")}
     return config.model_copy(update={**lists, **once})
+
+
+def _change(raw: dict[str, Any], update: Mapping[str, Any]) -> None:
+    """Merge `update` into `raw`: a budget has one field, a backbone may be a name."""
+    if isinstance(raw.get("backbone"), str) and isinstance(update.get("backbone"), Mapping):
+        raw["backbone"] = {"name": raw["backbone"]}
+    if "budget" in update:
+        raw.pop("budget", None)
+    merge(raw, update)
 
 
 def _checked(kind: TypeAdapter[T], value: Any, path: str) -> T:
