@@ -27,6 +27,8 @@ from ssl_zoo.data.parameters import Boxes, Look, draw_boxes, draw_look
 from ssl_zoo.draws import hash64
 from ssl_zoo.method import Augment, Views, ViewSpec
 
+_EACH = "give one for each image"
+
 
 class Crops(NamedTuple):
     """Crops before flip and colour: uint8 [G, B, C, S, S], and the local ones [L, B, C, s, s] or None."""
@@ -103,6 +105,8 @@ class MultiCropCollate:
 
         With `key` on the CPU, where all is drawn, nothing waits for the device.
         """
+        if crops.global_crops.shape[1] != len(key):
+            raise ValueError(f"crops of {crops.global_crops.shape[1]} images with {len(key)} keys; {_EACH}")
         made, cut = self._room(len(key), 3, torch.float32, crops.global_crops.device), self._by_group(crops)
         for (slot, views), group, place in zip(self._groups, cut, self._by_group(made), strict=True):
             look = draw_look(views, key, slot)
@@ -152,7 +156,7 @@ def _groups(views: Sequence[Augment], slot: int) -> list[_Group]:
 
 def _boxes(images: Tensor | list[Tensor], views: Sequence[Augment], key: Tensor, slot: int) -> Boxes:
     if len(images) != len(key):
-        raise ValueError(f"{len(images)} images with {len(key)} indices or keys; give one for each image")
+        raise ValueError(f"{len(images)} images with {len(key)} indices or keys; {_EACH}")
     sides = [image.shape[-2:] for image in (images[:1] if isinstance(images, Tensor) else images)]
     height, width = torch.tensor(sides, device=key.device).expand(len(key), 2).unbind(1)
     return draw_boxes(views, key, slot, height, width)

@@ -20,7 +20,6 @@ from ssl_zoo.method import Augment
 LARGE = 128  # pixels: from here on a CPU is faster crop by crop than with all of them in each operation
 
 _IN_CACHE = 2**20  # numbers
-_RUN = 16  # pixels that are blurred together
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R BT.601, rounded as torchvision does
 _SOLARIZE_THRESHOLD = 127.5 / 255  # uint8's 128, set between levels, where inverting changes nothing
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)  # jitter operations, as in `Augment.jitter`
@@ -155,17 +154,18 @@ def _blur(planes: Tensor, sigma: Tensor) -> Tensor:
 def _blur_one(crop: Tensor, sigma: float) -> Tensor:
     """One large crop [C, S, S] by a Gaussian of six deviations per side, the border reflected.
 
-    Pixels are made in runs of 16, each from those in its reach: a product with a band of weights.
+    Runs of pixels are made from those in their reach, by a product with a band of weights.
     """
     reach, size = min(math.ceil(6 * sigma), crop.shape[-1] - 1), crop.shape[-1]
+    run = 16 * math.ceil(reach / 16)
     taps = torch.arange(-reach, reach + 1).square().mul(-0.5 / sigma**2).exp()
-    band = F.pad(taps / taps.sum(), (_RUN - 1, _RUN - 1)).unfold(0, _RUN, 1).flip(1)
+    band = F.pad(taps / taps.sum(), (run - 1, run - 1)).unfold(0, run, 1).flip(1)
     pixels = len(band)
-    wide = F.pad(F.pad(crop, (reach, reach, 0, 0), mode="reflect"), (0, -size % _RUN))
-    across = wide.unfold(2, pixels, _RUN).reshape(-1, pixels) @ band
+    wide = F.pad(F.pad(crop, (reach, reach, 0, 0), mode="reflect"), (0, -size % run))
+    across = wide.unfold(2, pixels, run).reshape(-1, pixels) @ band
     crop = across.view(len(crop), size, -1)[..., :size]
-    tall = F.pad(F.pad(crop, (0, 0, reach, reach), mode="reflect"), (0, 0, 0, -size % _RUN))
-    down = band.mT @ tall.unfold(1, pixels, _RUN).mT
+    tall = F.pad(F.pad(crop, (0, 0, reach, reach), mode="reflect"), (0, 0, 0, -size % run))
+    down = band.mT @ tall.unfold(1, pixels, run).mT
     return down.flatten(1, 2)[:, :size]
 
 
