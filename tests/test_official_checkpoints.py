@@ -145,8 +145,9 @@ def test_a_malicious_checkpoint_is_refused_and_does_not_run(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"dino_loss": None, "epoch": None}, "has a teacher, but no dino_loss, epoch"),
-        ({"dino_loss": {}}, "has a teacher, but no center in dino_loss"),
+        ({"dino_loss": None, "epoch": None}, "has a teacher, but no epoch, center in dino_loss"),
+        ({"dino_loss": {"center": 3}}, "has a teacher, but no center in dino_loss"),
+        ({"dino_loss": 3}, "has a teacher, but no center in dino_loss"),
         ({"teacher": {"backbone.norm.bias": 3}}, "teacher of .* is no state dict of tensors"),
         ({"teacher": {"backbone.a": torch.zeros(1), "b": torch.zeros(1)}}, "neither backbone nor head: b"),
     ],

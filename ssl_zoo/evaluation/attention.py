@@ -31,9 +31,9 @@ def attention(backbone: Backbone, x: Tensor, layer: int = -1) -> Tensor:
     if not isinstance(backbone, TimmViT | TimmEva):
         name = type(backbone.net).__name__
         raise ValueError(
-            f"the attention of a {name}, if it has any, cannot be read; what fits is a ViT whose blocks have "
-            "one softmax over all tokens: vit_tiny, vit_small, vit_base, or timm:NAME of a ViT, DeiT, EVA-02 "
-            "or DINOv3"
+            f"the attention of a {name}, if it has any, cannot be read; what fits is timm's "
+            "VisionTransformer or Eva: vit_tiny, vit_small, vit_base, or timm:NAME of a ViT, DeiT, EVA-02 or "
+            "DINOv3"
         )
     blocks = backbone.net.blocks
     if not -len(blocks) <= layer < len(blocks):

@@ -113,9 +113,12 @@ def load_official_checkpoint(path: Path | str) -> OfficialCheckpoint:
         raise ValueError(f"{file} holds a {type(content).__name__}; give a checkpoint of main_dino.py")
     if "teacher" not in content:
         return OfficialCheckpoint(_network(file, "", content), None, None, None, {})
-    missing = [part for part in ("student", "dino_loss", "epoch") if part not in content]
-    if missing or "center" not in content["dino_loss"]:
-        missing = missing or ["center in dino_loss"]
+    loss = content.get("dino_loss")
+    missing = [part for part in ("student", "epoch") if part not in content]
+    center = loss.get("center") if isinstance(loss, Mapping) else None
+    if not isinstance(center, Tensor):
+        missing.append("center in dino_loss")
+    if missing:
         raise ValueError(
             f"{file} has a teacher, but no {', '.join(missing)}; give checkpoint.pth of main_dino.py"
         )
@@ -123,7 +126,7 @@ def load_official_checkpoint(path: Path | str) -> OfficialCheckpoint:
     return OfficialCheckpoint(
         teacher=_network(file, "teacher", content["teacher"]),
         student=_network(file, "student", content["student"]),
-        center=content["dino_loss"]["center"],
+        center=center,
         epoch=content["epoch"],
         args=vars(args) if isinstance(args, Namespace) else dict(args or {}),
     )
