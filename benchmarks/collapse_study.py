@@ -10,10 +10,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ssl_zoo.bench.config import load
+from ssl_zoo.registry import method_class
+
 ROOT = Path(__file__).parent.parent
 STORED = ROOT / "benchmarks" / "results" / "collapse-study.json"
 PAGE = ROOT / "docs" / "collapse.md"
+RECIPE = ROOT / "benchmarks" / "recipes" / "collapse_study.yaml"
 COMMAND = "ssl-zoo bench --config benchmarks/recipes/collapse_study.yaml"
+
+
+def configs() -> dict[str, dict[str, Any]]:
+    """The whole configuration of each corner's method, as recipe and code have it now, but for its views."""
+    found = {}
+    for entry in load(RECIPE).methods:
+        config = method_class(entry.method).Config.model_validate(entry.options)
+        found[entry.label] = config.model_dump(mode="json", exclude={"views"})
+    return found
 
 
 def render(page: str, stored: dict[str, Any]) -> str:
@@ -38,8 +51,10 @@ def store(folder: Path) -> None:
     """Keep the rows with what was logged last."""
     rows = json.loads((folder / "results.json").read_text())["rows"]
     for row in rows:
-        result = folder / "cells" / f"{row['label']}-seed{row['seed']}" / "result.json"
-        row["logged"] = json.loads(result.read_text())["final_metrics"]
+        cell = folder / "cells" / f"{row['label']}-seed{row['seed']}"
+        row["logged"] = json.loads((cell / "result.json").read_text())["final_metrics"]
+        options = json.loads((cell / "cell.json").read_text())["options"]
+        row["config"] = {name: value for name, value in options.items() if name != "views"}
     made = {"command": COMMAND, "environment": json.loads((folder / "environment.json").read_text())}
     STORED.write_text(json.dumps({"made": made, "rows": rows}, indent=1) + "\n")
 

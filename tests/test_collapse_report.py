@@ -159,6 +159,14 @@ def test_page_shows_the_measured_corners() -> None:
     )
 
 
+def test_runs_are_those_of_the_code_as_it_is(measured) -> None:
+    script, stored = measured
+    assert stored["configs"] == script["configs"](), "run python benchmarks/false_alarms.py"
+    corners = runpy.run_path(str(ROOT / "benchmarks" / "collapse_study.py"))
+    kept = {row["label"]: row["config"] for row in json.loads(corners["STORED"].read_text())["rows"][1:]}
+    assert kept == corners["configs"](), "run the recipe and python benchmarks/collapse_study.py FOLDER"
+
+
 def test_stored_runs_are_judged_as_the_code_judges_now(measured) -> None:
     script, stored = measured
     for row in stored["runs"]:
