@@ -1,5 +1,7 @@
 """Attention of ViTs: equal to timm's own, as masks and pictures of any size, and against drawn masks."""
 
+import json
+
 import numpy as np
 import official_dino as official
 import pytest
@@ -12,6 +14,7 @@ from timm.layers import set_fused_attn
 from timm.utils import AttentionExtract
 
 import ssl_zoo
+from benchmarks.attention import PAGE, RESULTS, made_of, render
 from ssl_zoo.evaluation.attention import attention, attention_maps, has_attention, jaccard, mass_mask
 from ssl_zoo.evaluation.encoder import Encoder, save_encoder
 from ssl_zoo.evaluation.features import to_input
@@ -104,7 +107,7 @@ def test_maps_are_the_class_tokens_row_without_registers():
 def test_what_has_no_attention_says_what_fits():
     x = torch.zeros(1, 3, 32, 32)
     with pytest.raises(
-        ValueError, match=r"of a ResNet, if it has any, cannot be read; what fits is a ViT .* vit_tiny"
+        ValueError, match=r"of a ResNet, if it has any, cannot be read; what fits is timm.* vit_tiny"
     ):
         attention(ssl_zoo.create_backbone("resnet18"), x)
     vit = ssl_zoo.create_backbone("timm:vit_tiny_patch16_224", 32, **SMALL)
@@ -229,7 +232,7 @@ def test_what_cannot_be_drawn_is_an_error(tmp_path, capsys):
     wrong = photo(tmp_path / "masks" / "b.png", 32, 33)
     image = photo(tmp_path / "b.png", 32, 32)
     for encoder, asked, words in (
-        ("conv", ["--image", image], "of a Sequential, if it has any, cannot be read; what fits is a ViT"),
+        ("conv", ["--image", image], "of a Sequential, if it has any, cannot be read; what fits is timm"),
         ("vit", ["--image", tmp_path / "no.png"], "no.png: missing"),
         ("vit", ["--image", tmp_path / "empty"], "empty holds no images"),
         ("vit", ["--image", tmp_path / "twins"], "several images named a; rename all but one"),
@@ -264,6 +267,12 @@ def test_the_report_shows_vits_and_only_where_images_may_be_shown(tmp_path, own_
     assert sorted(shown) == ["byol", "random"]
     small_bench(folder, data, methods=["byol"], backbone=backbone, report={"images": "hide"})
     assert "attention maps" not in page_of(folder).text + str(page_of(folder).tags)
+
+
+def test_the_page_shows_what_its_code_made():
+    stored = json.loads(RESULTS.read_text())
+    assert stored["made"] == made_of(), "run python -m benchmarks.attention"
+    assert render(PAGE.read_text(), stored) == PAGE.read_text()
 
 
 def test_timms_own_extraction_is_what_the_test_compares_with():
