@@ -2,6 +2,7 @@
 
 import json
 import resource
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -225,10 +226,7 @@ def _train(
 
 
 def _training(cell: Cell, fitted: FitResult | None, device: torch.device) -> dict[str, Any]:
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device)
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _peak_memory()
     images = fitted.images_seen if fitted else 0
     return {
         "images_seen": images,
@@ -250,6 +248,16 @@ def _training(cell: Cell, fitted: FitResult | None, device: torch.device) -> dic
         "final_loss": fitted.metrics["loss"] if fitted else None,
         "final_metrics": fitted.metrics if fitted else {},
     }
+
+
+def _peak_memory() -> int:
+    """The most memory that this process has held, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux's ru_maxrss holds that of the process which started this one as well
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) * 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def _role(method: Method) -> str:
