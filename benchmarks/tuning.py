@@ -7,7 +7,7 @@ command continues a study that was interrupted.
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import islice, product
 from pathlib import Path
@@ -128,8 +128,8 @@ def chosen(method: str) -> dict[str, Any]:
     return next(run.options for run in search() if run.label == CHOSEN[method])
 
 
-def _chosen_and_default(where: str = "", **setting: Any) -> Iterator[Run]:
-    for method, seed in product(METHODS, (1, 2, 3)):
+def _chosen_and_default(where: str = "", methods: Iterable[str] = METHODS, **setting: Any) -> Iterator[Run]:
+    for method, seed in product(methods, (1, 2, 3)):
         for name, options in (("default", START[method]), ("chosen", chosen(method))):
             yield Run(f"{method} {name}{where}", method, options, seed, test=True, **setting)
 
@@ -184,9 +184,7 @@ def vit() -> Iterator[Run]:
 
 def wide() -> Iterator[Run]:
     """The one choice that changed a default, with a backbone of twice the width."""
-    for seed in (1, 2, 3):
-        for name, options in (("default", START["dino"]), ("chosen", chosen("dino"))):
-            yield Run(f"dino {name}, width 32", "dino", options, seed, test=True, **WIDE)
+    yield from _chosen_and_default(", width 32", ["dino"], **WIDE)
 
 
 STUDIES = {

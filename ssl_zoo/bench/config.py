@@ -184,7 +184,8 @@ def load(
     _change(raw, fields or {})
     asked = [nested(assignment) for assignment in assignments]
     for change in asked:
-        _change(raw, change if "plugins" in change else {})
+        if "plugins" in change:  # they may register the methods that other assignments are about
+            merge(raw, change)
     plugins, named = (_checked(_NAMES, names or [], "plugins") for names in (raw.get("plugins"), named))
     check_trusted(named, plugins, str(file))
     for plugin in plugins:
