@@ -12,7 +12,7 @@ from ssl_zoo.method import Augment, Method, MethodConfig, Step, StepOutput, View
 from ssl_zoo.methods.dino.head import DINOHead
 from ssl_zoo.methods.dino.loss import Centering, DINOLoss, prototype_metrics
 from ssl_zoo.nets import Backbone, Branch, feature_std
-from ssl_zoo.optim import Fraction, OptimConfig
+from ssl_zoo.optim import Fraction, Momentum, OptimConfig
 from ssl_zoo.registry import register_method
 from ssl_zoo.schedules import cosine, linear
 
@@ -44,7 +44,7 @@ class DINOConfig(MethodConfig):
     warmup_teacher_temperature: Positive = 0.04
     teacher_temperature_warmup_fraction: Fraction = 0.3
     teacher_temperature_plateaus: Size | None = None
-    center_momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    center_momentum: Momentum = 0.9
     centering: Centering = "mean"
     teacher_momentum: Fraction = 0.98
     freeze_last_layer_fraction: Fraction = 0.01
