@@ -65,6 +65,11 @@ class ViewSpec:
         if (self.local is None) != (self.local_count == 0):
             raise ValueError(f"local_count={self.local_count} with local={self.local}; give both or neither")
 
+    @property
+    def views(self) -> tuple[Augment, ...]:
+        """Each view of an image, the global ones first."""
+        return (*self.global_views, *([self.local] * self.local_count if self.local else ()))
+
 
 class Views(NamedTuple):
     """Augmented crops of a batch; crops of one size are one tensor, crop-major.

@@ -29,6 +29,30 @@ class Backbone(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor: ...
 
 
+class CompiledBackbones:
+    """Within it, a training step, the backbones of `method` are compiled in place; elsewhere they are not.
+
+    An encoder is evaluated on batches of other sizes, each of which would be compiled. On a GPU a pass is one
+    CUDA graph, whose outputs stay until the next step.
+    """
+
+    def __init__(self, method: nn.Module) -> None:
+        self._backbones = [part for part in method.modules() if isinstance(part, Backbone)]
+        for part in self._backbones:
+            part.compile(mode="reduce-overhead")
+        self._calls = [part._compiled_call_impl for part in self._backbones]
+        self.__exit__()
+
+    def __enter__(self) -> None:
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        for part, call in zip(self._backbones, self._calls, strict=True):
+            part._compiled_call_impl = call
+
+    def __exit__(self, *_: object) -> None:
+        for part in self._backbones:
+            part._compiled_call_impl = None
+
+
 class Tokens(NamedTuple):
     """Tokens of a transformer: `prefix` [B, P, D] (class, registers), `patches` [B, N, D], `grid` (h, w)."""
 

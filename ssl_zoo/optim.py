@@ -96,8 +96,10 @@ def set_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, index: i
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[nn.Parameter], config: OptimConfig) -> None:
     """Clip gradients in place to norm `config.clip`, g * min(1, clip / (norm + 1e-6)); None: no clipping."""
+    if config.clip is None:
+        return
     grads: list[Tensor] = [p.grad for p in parameters if p.grad is not None]
-    if config.clip is None or not grads:
+    if not grads:
         return
     norms = torch.stack(torch._foreach_norm(grads))
     if config.clip_mode == "global":

@@ -20,7 +20,7 @@ from ssl_zoo.data.loading import train_views
 from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.draws import seed_from
 from ssl_zoo.method import Method, Step, StepOutput, Views
-from ssl_zoo.nets import Backbone, join_batch_norms
+from ssl_zoo.nets import CompiledBackbones, join_batch_norms
 from ssl_zoo.optim import OptimConfig, clip_gradients, create_optimizer, set_schedule
 from ssl_zoo.watch import Clock, Watch, require_finite
 
@@ -51,16 +51,14 @@ class FitResult(NamedTuple):
     @classmethod
     def after(cls, method: Method, batch_size: int, metrics: dict[str, float]) -> Self:
         """The result of a training whose last record is `metrics`."""
-        steps, spec = int(metrics["step"]), method.config.views
-        sizes = [view.size for view in spec.global_views]
-        sizes += [spec.local.size] * spec.local_count if spec.local else []
+        steps, views = int(metrics["step"]), method.config.views.views
         images = steps * batch_size
         return cls(
             method=method,
             steps=steps,
             images_seen=images,
-            views_seen=images * len(sizes),
-            view_pixels_seen=images * sum(size**2 for size in sizes),
+            views_seen=images * len(views),
+            view_pixels_seen=images * sum(view.size**2 for view in views),
             seconds=metrics["seconds"],
             data_seconds=metrics["data_seconds"],
             metrics=metrics,
@@ -180,9 +178,7 @@ def fit(
     collate = MultiCropCollate(method.config.views, seed)
 
     method.to(place).to(memory_format=torch.channels_last).train()
-    for part in method.modules() if compile_backbones else ():
-        if isinstance(part, Backbone):
-            part.compile()
+    compiled = CompiledBackbones(method) if compile_backbones else nullcontext()
     optimizer = create_optimizer(method.param_groups(), method.config.optim)
     wrapped = ranks.share(fabric, method)
     run = {
@@ -221,9 +217,10 @@ def fit(
         if accumulate > 1 and index == start:
             warn_if_coupled(method, views, step, accumulate)
         torch.manual_seed(seed_from(seed, index, ranks.index()))
-        output = train_step(
-            wrapped, method, optimizer, views, step, number, accumulate=accumulate, fabric=fabric
-        )
+        with compiled:
+            output = train_step(
+                wrapped, method, optimizer, views, step, number, accumulate=accumulate, fabric=fabric
+            )
         watch.see(output, index)
 
         done, last = index + 1, index + 1 == total

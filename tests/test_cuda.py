@@ -49,6 +49,9 @@ def test_views_are_those_of_the_cpu_and_nothing_waits():
         for part, same in zip(there, here, strict=True):
             assert part.device.type == "cuda"
             torch.testing.assert_close(part.cpu(), same, atol=1e-3, rtol=0)  # 1e-4 of [0, 1], standardised
+    resumed = train_views(IMAGES, sampler, collate, range(4, 6), device=CUDA)
+    for there, here in zip(resumed, expected[4:], strict=True):
+        torch.testing.assert_close(there.global_crops.cpu(), here.global_crops, atol=1e-3, rtol=0)
     resident = PIXELS.to(CUDA)
     torch.cuda.synchronize()
     with nothing_waits():
@@ -63,6 +66,7 @@ def test_a_training_is_that_of_the_cpu(name):
 
 @pytest.mark.parametrize("name", list_methods())
 @pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.filterwarnings("default")  # torch's compiler has several of its own
 def test_bf16_and_compiled_trainings_stay_close(name, compiled):
     plain = trained(name, "cuda", precision="fp32")
     other = trained(name, "cuda", precision="bf16", compile_backbones=compiled)

@@ -11,7 +11,8 @@ import torch
 
 from ssl_zoo.data.augment import Augment
 from ssl_zoo.data.collate import MultiCropCollate
-from ssl_zoo.data.loading import ahead
+from ssl_zoo.data.loading import ahead, apart, grouped
+from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.method import ViewSpec
 
 META = torch.device("meta")
@@ -69,3 +70,23 @@ def test_what_fails_ahead_is_told():
     next(seen)
     with pytest.raises(OSError, match="a photo is gone"):
         next(seen)
+
+
+@pytest.mark.parametrize("start", [0, 5])
+@pytest.mark.parametrize("local", [None, Augment(16, (0.1, 0.4))])
+def test_views_of_steps_made_together_are_those_of_each(start, local):
+    spec = ViewSpec(SPEC.global_views, local, 2 if local else 0)
+    images = torch.randint(256, (10, 3, 32, 32), dtype=torch.uint8)
+    sampler, collate, steps = Sampler(10, 4, seed=3), MultiCropCollate(spec), range(start, 8)
+    groups = grouped(steps, 3)
+    assert [list(group) for group in groups] == [[0, 1, 2], [3, 4, 5], [6, 7]][start // 3 :]
+
+    def views(positions, epoch):
+        return collate.batch(images[positions], positions, epoch)
+
+    together = ((group, views(*sampler.batches(group))) for group in groups)
+    made = list(apart(together, steps))
+    assert len(made) == len(steps)
+    for step, found in zip(steps, made, strict=True):
+        for part, same in zip(found, views(*sampler.batch(step)), strict=True):
+            assert (part is None and same is None) or torch.equal(part, same)

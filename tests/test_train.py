@@ -132,18 +132,31 @@ def test_no_step_waits_for_the_device(name: str, monkeypatch: pytest.MonkeyPatch
         watch.read()
 
 
-def test_compiled_backbones_keep_names_and_give_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    compiled, plain = [], nn.Module.compile
+def test_backbones_are_compiled_in_training_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, ran, plain = [], [], nn.Module.compile
+
+    def backend(graph, _):
+        return lambda *inputs: ran.append(graph) or graph(*inputs)
+
     monkeypatch.setattr(
-        nn.Module, "compile", lambda self: compiled.append(self) or plain(self, backend="aot_eager")
+        nn.Module, "compile", lambda self, **_: compiled.append(self) or plain(self, backend=backend)
     )
     states = []
     for compile_backbones in (False, True):
         torch.manual_seed(0)
         method = create_method("dino", create_backbone("resnet8", width=8), views=VIEWS)
-        fit(method, IMAGES, budget={"steps": 3}, batch_size=4, compile_backbones=compile_backbones)
+        fit(
+            method,
+            IMAGES,
+            budget={"steps": 3},
+            batch_size=4,
+            compile_backbones=compile_backbones,
+            curve=lambda encoder: {"seen": encoder(torch.zeros(2, 3, 16, 16)).sum().item()},
+            curve_steps=[2],
+        )
         states.append(method.state_dict())
     assert compiled == [method.student.backbone, method.teacher.module.backbone]
+    assert len(ran) == 3 * len(compiled)
     assert list(states[0]) == list(states[1])
     for name, value in states[0].items():
         torch.testing.assert_close(value, states[1][name])

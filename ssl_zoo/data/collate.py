@@ -55,17 +55,18 @@ class MultiCropCollate:
     Three ways in: as `collate_fn` of any DataLoader; `batch` for images in one uint8 tensor, on any device;
     `cut` and `finish` for photos, so that workers send small uint8 crops and colour is computed for the whole
     batch on the training device. Images are PIL or uint8 tensors with 1 or 3 channels, else TypeError.
-    Sources with sides of `enough_pixels` are sharp enough for the smallest crop.
+    Sources with sides of `enough_pixels` are sharp enough for the smallest crop; the views of an image have
+    `pixels_per_image` together.
     """
 
     def __init__(self, view_spec: ViewSpec, seed: int = 0) -> None:
         self._seed = seed
-        local = [view_spec.local] * view_spec.local_count if view_spec.local else []
-        self._kinds = (_groups(view_spec.global_views, 0), _groups(local, len(view_spec.global_views)))
+        views, count = view_spec.views, len(view_spec.global_views)
+        self._kinds = (_groups(views[:count], 0), _groups(views[count:], count))
         self._groups = [group for groups in self._kinds for group in groups]
-        views = (*view_spec.global_views, *local)
         smallest = [view.size / math.sqrt(view.scale[0] * view.ratio[0]) for view in views]
         self.enough_pixels = math.ceil(max(smallest))
+        self.pixels_per_image = sum(view.size**2 for view in views)
 
     def __call__(self, samples: Sequence[Any]) -> Views:
         """Views of samples `(image, label, ...)` or bare images of any sizes; all but the image is dropped.

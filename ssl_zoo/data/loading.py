@@ -1,9 +1,10 @@
 """Images on their way to the device: tensors are cut there, photos are decoded and cut by workers."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.method import Views
 
 MOST_WORKERS = 8
+_PIXELS_AT_ONCE = 2**22  # of views made in one go on a GPU: small ones cost their calls, not their pixels
 
 
 def train_views(
@@ -33,18 +35,47 @@ def train_views(
     """The views of each training step, on `device`; the same for any number of workers.
 
     `workers` processes decode and cut photos ahead; None: a process per core, up to 8. Tensors need none, and
-    go to a GPU once, if half of its free memory holds them.
+    go to a GPU once, if half of its free memory holds them; there the views of several steps are made in one
+    go.
     """
     if isinstance(split.images, Photos):
         loader = _loader(
             _Cutting(split.images, sampler, collate), steps, workers, pinned=device.type == "cuda"
         )
         views = (collate.finish(crops.to(device), key, positions) for crops, key, positions in loader)
-    else:
-        images = _resident(split.images, device)
+        return views if device.type == "cpu" else ahead(views, device)
+    images = _resident(split.images, device)
+    if device.type == "cpu":
         batches = map(sampler.batch, steps)
-        views = (_views(images, positions, epoch, collate, device) for positions, epoch in batches)
-    return views if device.type == "cpu" else ahead(views, device)
+        return (_views(images, positions, epoch, collate, device) for positions, epoch in batches)
+    groups = grouped(steps, max(1, _PIXELS_AT_ONCE // (collate.pixels_per_image * sampler.batch_size)))
+    together = (_views(images, *sampler.batches(group), collate, device) for group in groups)
+    return apart(zip(groups, ahead(together, device), strict=True), steps)
+
+
+def grouped(steps: range, many: int) -> list[range]:
+    """Groups of `many` steps that hold all `steps`; a resumed training's are those of the whole one.
+
+    Matrix kernels of a GPU round differently by the size of a batch.
+    """
+    first = steps.start - steps.start % many
+    return [range(start, min(start + many, steps.stop)) for start in range(first, steps.stop, many)]
+
+
+def apart(together: Iterable[tuple[range, Views]], steps: range) -> Iterator[Views]:
+    """The views of each of `steps`, from those made in one go for groups of steps."""
+    for group, views in together:
+        count, local = len(group), views.local_crops
+        parts = zip(
+            views.global_crops.chunk(count, 1),
+            repeat(None, count) if local is None else local.chunk(count, 1),
+            views.index.chunk(count),
+            views.key.chunk(count),
+            strict=True,
+        )
+        for step, part in zip(group, parts, strict=True):
+            if step in steps:
+                yield Views(*part)
 
 
 def ahead(views: Iterator[Views], device: torch.device) -> Iterator[Views]:

@@ -43,3 +43,8 @@ class Sampler:
         epoch, place = position // self.size, position % self.size
         epochs = range(int(epoch[0]), int(epoch[-1]) + 1)
         return torch.cat([_permutation(self.size, self.seed, e)[place[epoch == e]] for e in epochs]), epoch
+
+    def batches(self, steps: range) -> tuple[Tensor, Tensor]:
+        """Return the batches of several steps one after another."""
+        positions, epochs = zip(*map(self.batch, steps), strict=True)
+        return torch.cat(positions), torch.cat(epochs)
