@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from benchmarks.versus import page
 from benchmarks.versus.ours import HEADS, OPTIM, Net
