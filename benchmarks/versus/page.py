@@ -2,9 +2,12 @@
 
 import json
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from ssl_zoo.bench.statistics import Interval, mean_interval, paired_interval
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "speed.json"
@@ -196,22 +199,38 @@ planned: its cells are forked from the process that has.
 
 
 def learning(stored: Row) -> str:
-    """k-NN accuracies of the same trainings with other arithmetic."""
-    made, runs = stored["made"], stored["runs"]
-    variants = list(dict.fromkeys(run["variant"] for run in runs))
-    by_seed: dict[int, Row] = {}
-    for run in runs:
-        by_seed.setdefault(run["seed"], {})[run["variant"]] = 100 * run["knn_top1"]
-    seeds = [by_seed[seed] for seed in by_seed if len(by_seed[seed]) == len(variants)]
-    means = ["mean", *(f"{statistics.mean(row[name] for row in seeds):.1f}" for name in variants)]
-    rows = [[str(seed), *(f"{row[name]:.1f}" for name in variants)] for seed, row in enumerate(seeds)]
+    """k-NN accuracies of the same trainings with other arithmetic, and their differences by seed."""
+    made, first, scores = stored["made"], "fast views", defaultdict(dict)
+    for run in stored["runs"]:
+        scores[run["method"], run["variant"]][run["seed"]] = 100 * run["knn_top1"]
+    methods = dict.fromkeys(method for method, _ in scores)
+    others = sorted({variant for _, variant in scores} - {first})
+
+    def cells(method: str) -> Iterable[str]:
+        yield method
+        for variant in (first, *others):
+            found = scores.get((method, variant))
+            yield interval(mean_interval(list(found.values())) if found else None, "")
+        for variant in others:
+            yield interval(paired_interval(scores.get((method, variant), {}), scores[method, first]), "+")
+
+    machine, seeds = made["environment"].get("gpus", "a CPU"), max(map(len, scores.values()))
     return f"""## Learning is unharmed
 
-k-NN accuracy (%, k = 20) of {made["method"]} after {made["epochs"]} epochs on {made["images"]:,} images
-of CIFAR-10 ({made["backbone"]}, batch {made["batch_size"]}), on all test images. `exact views` are
-made by torchvision, image after image, from the same draws; everything else is equal within a seed.
+k-NN accuracy (%, k = 20) on all test images after {made["epochs"]} epochs on {made["images"]:,}
+images of CIFAR-10 ({made["backbone"]}, batch {made["batch_size"]}, on {machine}):
+mean over {seeds} seeds with its 95 % t interval, then differences by seed from {first}.
+`exact views` are made by torchvision, image after image, from the same draws; everything else is
+equal within a seed.
 
-{table(["seed", *variants], [*rows, means])}"""
+{table(["method", first, *others, *(f"{variant}: difference" for variant in others)], map(cells, methods))}"""
+
+
+def interval(found: Interval | None, sign: str) -> str:
+    if found is None:
+        return "-"
+    mean = round(found.mean, 1) + 0.0  # no minus before a zero
+    return f"{mean:{sign}.1f}" + ("" if found.half_width is None else f" ± {found.half_width:.1f}")
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> list[float]:
@@ -221,6 +240,8 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> list[float]:
 
 def spread(values: Sequence[float], form: str) -> str:
     """Median (lowest to highest)."""
+    if len(values) == 1:
+        return format(values[0], form)
     median, low, high = (format(f(values), form) for f in (statistics.median, min, max))
     return f"{median} ({low} to {high})"
 
