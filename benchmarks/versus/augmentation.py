@@ -38,8 +38,8 @@ CASES = {
     "2 x 32 px, blur, solarize": Case(Augment(32, _GLOBAL, blur_p=0.5, solarize_p=0.1), 2),
     "6 x 16 px": Case(Augment(16, _LOCAL), 6),
     "6 x 16 px, blur": Case(Augment(16, _LOCAL, blur_p=0.5), 6),
-    "6 x 96 px of 256, blur": Case(Augment(96, _LOCAL, blur_p=0.5), 6, 16, 256),
-    "2 x 224 px of 256, blur, solarize": Case(Augment(224, _GLOBAL, blur_p=0.55, solarize_p=0.1), 2, 16, 256),
+    "6 x 96 px of 256, blur": Case(Augment(96, _LOCAL, blur_p=0.5), 6, 64, 256),
+    "2 x 224 px of 256, blur, solarize": Case(Augment(224, _GLOBAL, blur_p=0.55, solarize_p=0.1), 2, 64, 256),
 }
 
 

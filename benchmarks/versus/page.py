@@ -97,7 +97,7 @@ def augmentation(rows: Sequence[Row]) -> str:
 
 Microseconds per view, everyone on one core: crop, flip, jitter in random order, grey, and what the row says.
 `official DINO` is its pipeline on PIL images, `torchvision v2` works on uint8 tensors one by one; kornia and
-ssl_zoo take all views of a batch at once (128 small images, 16 large ones).
+ssl_zoo take all views of a batch at once (128 small images, 64 large ones).
 
 {table(head, (cells(row) for row in rows))}"""
 
