@@ -36,7 +36,7 @@ gpu: .venv/installed
 	$(BIN)/pytest -n 0 tests/test_cuda.py
 	SSL_ZOO_DATA=$(DATA) $(BIN)/python -m benchmarks.gpu
 	$(BIN)/ssl-zoo bench --methods dino byol moco --dataset cifar10 --data-dir $(DATA) --backbone resnet18 \
-	  --batch-size 256 --budget epochs=$(EPOCHS) --device cuda --out runs/gpu
+	  --batch-size 256 --budget epochs=$(EPOCHS) --device cuda --set run.compile=true --out runs/gpu
 
 ## tables: those of benchmarks/tables on CIFAR-10 and Fashion-MNIST from the folder DATA into runs/; hours, goes on
 tables: .venv/installed

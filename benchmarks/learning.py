@@ -164,8 +164,10 @@ class Exact(Dataset[Views]):
             rows = [reference_crop(image, boxes, row, view) for row, image in enumerate(images)]
             return normalize(torch.stack([reference_look(crop, look, row) for row, crop in enumerate(rows)]))
 
-        made = [crops(view, slot) for slot, view in enumerate(self.views.global_views)]
-        return Views(torch.stack(made), None, index, key)
+        made = [crops(view, slot) for slot, view in enumerate(self.views.views)]
+        count = len(self.views.global_views)
+        local = torch.stack(made[count:]) if made[count:] else None
+        return Views(torch.stack(made[:count]), local, index, key)
 
 
 if __name__ == "__main__":

@@ -32,14 +32,14 @@ class Backbone(nn.Module, ABC):
 class CompiledBackbones:
     """Within it, a training step, the backbones of `method` are compiled in place; elsewhere they are not.
 
-    An encoder is evaluated on batches of other sizes, each of which would be compiled. On a GPU a pass is one
-    CUDA graph, whose outputs stay until the next step.
+    An encoder is evaluated on batches of other sizes, each of which would be compiled. On a GPU that trains
+    alone passes are CUDA graphs, whose outputs stay until the next step.
     """
 
     def __init__(self, method: nn.Module) -> None:
         self._backbones = [part for part in method.modules() if isinstance(part, Backbone)]
         for part in self._backbones:
-            part.compile(mode="reduce-overhead")
+            part.compile(mode="reduce-overhead" if ranks.count() == 1 else None)
         self._calls = [part._compiled_call_impl for part in self._backbones]
         self.__exit__()
 

@@ -1,9 +1,10 @@
 """Trainings that several ranks share: run by torchrun, each rank writes what it ended with into a folder.
 
-torchrun --standalone --nproc-per-node 2 -m tests.made_ranks OUT
+torchrun --standalone --nproc-per-node 2 -m tests.made_ranks OUT NAME...
 """
 
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -86,15 +87,15 @@ def trained(method: Method, **given: Any) -> dict[str, Any]:
     return {"logged": logged, "gradients": gradients, "state": method.state_dict()}
 
 
-def everything() -> dict[str, Any]:
-    """All trainings, that without batch norm in as many micro-batches as there are ranks; and features."""
+def everything(names: Iterable[str] = TRAININGS) -> dict[str, Any]:
+    """Trainings, that without batch norm in as many micro-batches as there are ranks; and features."""
     torch.set_num_threads(1)
     parts = {"dino-vit": {"accumulate": ranks.count()}}
-    done: dict[str, Any] = {name: trained(made(name), **parts.get(name, {})) for name in TRAININGS}
+    trainings = {name: trained(made(name), **parts.get(name, {})) for name in names}
     torch.manual_seed(0)
     encoder = Encoder(create_backbone("resnet8", 16, width=8), 16)
-    done["features"] = extract_by_ranks(encoder.embed, create_dataset("digits").split("train").images, 32)
-    return done
+    features = extract_by_ranks(encoder.embed, create_dataset("digits").split("train").images, 32)
+    return {"trainings": trainings, "features": features}
 
 
 def stopped(out: Path) -> None:
@@ -104,10 +105,10 @@ def stopped(out: Path) -> None:
         trained(made("moco"), out=out, should_stop=lambda: asked.append(1) or len(asked) > 2)
 
 
-def main(out: Path) -> None:
-    torch.save(everything(), out / f"rank{ranks.index()}.pt")
+def main(out: Path, names: list[str]) -> None:
+    torch.save(everything(names), out / f"rank{ranks.index()}.pt")
     stopped(out / "stopped")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

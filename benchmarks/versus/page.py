@@ -221,7 +221,7 @@ k-NN accuracy (%, k = 20) on all test images after {made["epochs"]} epochs on {m
 images of CIFAR-10 ({made["backbone"]}, batch {made["batch_size"]}, on {machine}):
 mean over {seeds} seeds with its 95 % t interval, then differences by seed from {first}.
 `exact views` are made by torchvision, image after image, from the same draws; everything else is
-equal within a seed.
+equal within a seed; `-` was not run.
 
 {table(["method", first, *others, *(f"{variant}: difference" for variant in others)], map(cells, methods))}"""
 

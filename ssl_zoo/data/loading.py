@@ -48,7 +48,8 @@ def train_views(
     if device.type == "cpu":
         batches = map(sampler.batch, steps)
         return (_views(images, positions, epoch, collate, device) for positions, epoch in batches)
-    groups = grouped(steps, max(1, _PIXELS_AT_ONCE // (collate.pixels_per_image * sampler.batch_size)))
+    pixels = collate.pixels_per_image * sampler.batch_size // sampler.ranks
+    groups = grouped(steps, max(1, _PIXELS_AT_ONCE // pixels))
     together = (_views(images, *sampler.batches(group), collate, device) for group in groups)
     return apart(zip(groups, ahead(together, device), strict=True), steps)
 
@@ -73,13 +74,13 @@ def apart(together: Iterable[tuple[range, Views]], steps: range) -> Iterator[Vie
             views.key.chunk(count),
             strict=True,
         )
-        for step, part in zip(group, parts, strict=True):
+        for step, (large, small, index, key) in zip(group, parts, strict=True):
             if step in steps:
-                yield Views(*part)
+                yield Views(large.contiguous(), None if small is None else small.contiguous(), index, key)
 
 
 def ahead(views: Iterator[Views], device: torch.device) -> Iterator[Views]:
-    """The same views, those of the next step made by a thread on a stream of its own while a step runs.
+    """The same views, the next ones made by a thread on a stream of its own while those before are used.
 
     Small steps keep a GPU waiting for Python, which a thread can go on with while another sends kernels.
     """
