@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from ssl_zoo import registry
+from ssl_zoo.evaluation import projection
 
 torch.set_num_threads(1)  # tensors are small: more threads would wait for each other
+projection._ITERATIONS = 250  # as few as scikit-learn takes: most cells draw a map, and few tests look at it
 
 
 _LONGEST = (

@@ -1,11 +1,14 @@
 """What a person sees while a cell runs."""
 
 import io
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from ssl_zoo.bench.config import load
+from ssl_zoo.bench.plan import plan
 from ssl_zoo.bench.progress import Progress
 
 
@@ -75,3 +78,14 @@ def test_bar_shows_throughput_loss_and_the_methods_own_metrics():
     assert "1,234 images/s  loss 7.25  teacher_entropy 6.12  kl 1.12" in shown
     assert "center_norm" not in shown
     assert not progress.bars.tasks
+
+
+@pytest.mark.parametrize(("compiled", "words"), [(True, " (measured without run.compile)"), (False, "")])
+def test_minutes_of_eager_steps_say_so_where_backbones_are_compiled(compiled, words) -> None:
+    console = Console(file=io.StringIO(), width=160, color_system=None)
+    backbone, run = {"name": "resnet8", "width": 8}, {"compile": compiled, "threads": 1}
+    fields = {"methods": ["byol"], "dataset": "digits", "budget": {"steps": 2}, "backbone": backbone}
+    planned = plan(load(fields={**fields, "run": run}))
+    cost = {"minutes": 1.0, "bytes": 2e6, "long_minutes": 10.0}
+    Progress(console=console).planned(planned, Path("runs/x"), cost)
+    assert f"about 1.0 minutes of training{words}, 2 MB, in runs/x\n" in console.file.getvalue()

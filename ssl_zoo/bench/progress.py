@@ -76,7 +76,8 @@ class Progress:
             f"{whose} of {shared.batch_size} images, "
             f"{shared.precision}, {plan.cells[0].threads} threads on {plan.cells[0].device}"
         )
-        need = f"{cost['minutes']:.1f} minutes of training, {cost['bytes'] / 1e6:.0f} MB"
+        eager = " (measured without run.compile)" if plan.cells[0].compile else ""
+        need = f"{cost['minutes']:.1f} minutes of training{eager}, {cost['bytes'] / 1e6:.0f} MB"
         say(f"about {need}, in {escape(str(folder))}")
         if cost["minutes"] > cost["long_minutes"]:
             (unit, amount), *_ = shared.budget.items()
