@@ -155,9 +155,9 @@ def fit(
 
     `dataset` is a split, or a data set whose `pretrain` split is taken; `workers` processes decode photos
     (None: one per core, up to 8). Checkpoints come every `checkpoint_seconds`, more rarely where they would
-    cost more than a percent; 0: after each step. `compile_backbones` by torch.compile, in place, which pays
-    on GPUs only. `curve` scores the encoder after each of `curve_steps` steps, outside of the training's
-    seconds; `on_log` receives each logged record.
+    cost more than a percent; 0: after each step. `compile_backbones` in place within training steps, on one
+    GPU as CUDA graphs, which pays there only. `curve` scores the encoder after each of `curve_steps` steps,
+    outside of the training's seconds; `on_log` receives each logged record.
     Started by torchrun, ranks share each batch of `batch_size` images, which pass on each rank in
     `accumulate` parts; then the first alone writes and scores; stops and checkpoints come at logged steps.
     Raises ValueError for a budget below one step, or in FLOPs or seconds, a batch that cannot be shared, or a
