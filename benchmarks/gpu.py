@@ -113,7 +113,7 @@ def training(task: Task, split: Split, rounds: int, *, lightly: bool, compiled: 
 def ours(task: Task, split: Split, precision: Precision, *, compiled: bool = False) -> float:
     """Images per second of `fit`, once it is under way."""
     logged: list[dict[str, float]] = []
-    torch.compiler.reset()  # else the backbones of earlier turns count against its limit
+    torch.compiler.reset()  # each training compiles anew, as in a process of its own
     fit(
         _method(task),
         split,

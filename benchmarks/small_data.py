@@ -9,7 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.tuning import METHODS, stored
-from ssl_zoo.bench.statistics import Interval, mean_interval, paired_interval
+from benchmarks.versus.page import interval, table
+from ssl_zoo.bench.statistics import mean_interval, paired_interval
 from ssl_zoo.evaluation.collapse import collapse_cause, collapse_verdict
 
 PAGE = Path(__file__).parent.parent / "docs" / "small-data.md"
@@ -60,7 +61,7 @@ def trials(method: str) -> str:
         ]
         for line in lines
     ]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def runs(study: str) -> str:
@@ -82,7 +83,7 @@ def runs(study: str) -> str:
         ]
         for label, lines in groups.items()
     ]
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def against(study: str) -> str:
@@ -101,8 +102,10 @@ def against(study: str) -> str:
             return {seed: line["result"][score] for seed, line in lines.items() if score in line["result"]}
 
         differences = [paired_interval(scores(ours, score), scores(theirs, score)) for score in SCORES]
-        rows.append([f"{first} against {second}", str(len(seeds)), *(_points(one) for one in differences)])
-    return _table(["difference in points", "seeds", *SCORES.values()], rows)
+        rows.append(
+            [f"{first} against {second}", str(len(seeds)), *(interval(one, "+") for one in differences)]
+        )
+    return table(["difference in points", "seeds", *SCORES.values()], rows)
 
 
 def untrained() -> dict[str, Line]:
@@ -155,22 +158,7 @@ def _percent(value: float | None) -> str:
 
 
 def _interval(values: Sequence[float]) -> str:
-    if not values:
-        return "-"
-    mean, half_width = mean_interval(values)
-    return f"{100 * mean:.1f}" + ("" if half_width is None else f" ± {100 * half_width:.1f}")
-
-
-def _points(interval: Interval | None) -> str:
-    if interval is None:
-        return "-"
-    mean, half_width = interval
-    return f"{100 * mean:+.1f}" + ("" if half_width is None else f" ± {100 * half_width:.1f}")
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return interval(mean_interval(values) if values else None)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def test_views_of_steps_made_together_are_those_of_each(start, local):
     spec = ViewSpec(SPEC.global_views, local, 2 if local else 0)
     images = torch.randint(256, (10, 3, 32, 32), dtype=torch.uint8)
     sampler, collate, steps = Sampler(10, 4, seed=3), MultiCropCollate(spec), range(start, 8)
-    groups = grouped(steps, 3)
+    groups = list(grouped(steps, 3))
     assert [list(group) for group in groups] == [[0, 1, 2], [3, 4, 5], [6, 7]][start // 3 :]
 
     def views(positions, epoch):

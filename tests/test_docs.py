@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from made_pages import PAGES, ROOT, prepare, run_page, short
+from made_pages import PAGES, ROOT, blocks, prepare, run_page, short
 
 from ssl_zoo.registry import describe_methods
 
@@ -34,7 +34,10 @@ def _reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_code_blocks_run(page: Path) -> None:
     prepare(Path.cwd())
-    run_page(page.read_text())
+    text = page.read_text()
+    assert run_page(text) == sum(
+        block.file is not None or block.language in ("bash", "python") for block in blocks(text)
+    )
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "examples/plugin/README.md"], ids=lambda page: page.name)
@@ -65,6 +68,23 @@ def test_measured_tables_are_those_of_the_results(page: str) -> None:
     name, text = Path(page).stem, (ROOT / page).read_text()
     assert f"<!-- measured: {name} -->\n| " in text
     assert runpy.run_path(str(GENERATE))["render_blocks"](text) == text, "run python docs/generate.py"
+
+
+def test_what_is_said_of_the_gpu_follows_from_its_tables() -> None:
+    text = " ".join((ROOT / "benchmarks" / "gpu.md").read_text().split())
+    found = json.loads((ROOT / "benchmarks" / "results" / "gpu.json").read_text())
+    eager, graphs = (
+        {row["task"][:4]: row["images_per_second"][f"ssl_zoo, {side}"][0] for row in found["training"]}
+        for side in ("bf16", "bf16 compiled")
+    )
+    epochs = {name: math.ceil(30 / (1 / eager[name] - 1 / graphs[name]) / 45_000) for name in eager}
+    assert f"BYOL saves within {epochs['BYOL']} epochs of CIFAR-10, DINO within {epochs['DINO']} and" in text
+    assert f"small calls, within {epochs['MoCo']}." in text
+    minutes = {name: 200 * 50_000 / rate / 60 for name, rate in graphs.items()}
+    assert f"would take {min(minutes.values()):.0f} (DINO) to {max(minutes.values()):.0f} minutes" in text
+    runs = found["cifar10"]
+    together = sum(run["images"] for run in runs) / max(run["seconds"] for run in runs)
+    assert f"together had {round(together, -2):,.0f} images per second" in text
 
 
 def test_every_method_of_ours_has_its_page() -> None:

@@ -195,7 +195,9 @@ def test_metrics_need_nothing_from_the_device(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(
             Tensor, reads, lambda *_: pytest.fail("a value was read: the device would be waited for")
         )
-    dino(batch, Step(3, 10))
+    output = dino(batch, Step(3, 10))
+    assert output.loss.requires_grad
+    assert {"kl", "teacher_entropy", "center_norm", "horizon"} <= output.metrics.keys()
 
 
 def test_drop_path_is_the_students_only() -> None:

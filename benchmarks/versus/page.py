@@ -202,7 +202,7 @@ def learning(stored: Row) -> str:
     """k-NN accuracies of the same trainings with other arithmetic, and their differences by seed."""
     made, first, scores = stored["made"], "fast views", defaultdict(dict)
     for run in stored["runs"]:
-        scores[run["method"], run["variant"]][run["seed"]] = 100 * run["knn_top1"]
+        scores[run["method"], run["variant"]][run["seed"]] = run["knn_top1"]
     methods = dict.fromkeys(method for method, _ in scores)
     others = sorted({variant for _, variant in scores} - {first})
 
@@ -210,7 +210,7 @@ def learning(stored: Row) -> str:
         yield method
         for variant in (first, *others):
             found = scores.get((method, variant))
-            yield interval(mean_interval(list(found.values())) if found else None, "")
+            yield interval(mean_interval(list(found.values())) if found else None)
         for variant in others:
             yield interval(paired_interval(scores.get((method, variant), {}), scores[method, first]), "+")
 
@@ -226,11 +226,12 @@ equal within a seed; `-` was not run.
 {table(["method", first, *others, *(f"{variant}: difference" for variant in others)], map(cells, methods))}"""
 
 
-def interval(found: Interval | None, sign: str) -> str:
+def interval(found: Interval | None, sign: str = "") -> str:
+    """A share in percent, or with the sign "+" a difference of shares in points, and its half width."""
     if found is None:
         return "-"
-    mean = round(found.mean, 1) + 0.0  # no minus before a zero
-    return f"{mean:{sign}.1f}" + ("" if found.half_width is None else f" ± {found.half_width:.1f}")
+    mean, half_width = found
+    return f"{100 * mean:{sign}.1f}" + ("" if half_width is None else f" ± {100 * half_width:.1f}")
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> list[float]:

@@ -38,29 +38,30 @@ def train_views(
     go to a GPU once, if half of its free memory holds them; there the views of several steps are made in one
     go.
     """
+    many = 1
     if isinstance(split.images, Photos):
         loader = _loader(
             _Cutting(split.images, sampler, collate), steps, workers, pinned=device.type == "cuda"
         )
         views = (collate.finish(crops.to(device), key, positions) for crops, key, positions in loader)
-        return views if device.type == "cpu" else ahead(views, device)
-    images = _resident(split.images, device)
-    if device.type == "cpu":
-        batches = map(sampler.batch, steps)
-        return (_views(images, positions, epoch, collate, device) for positions, epoch in batches)
-    pixels = collate.pixels_per_image * sampler.batch_size // sampler.ranks
-    groups = grouped(steps, max(1, _PIXELS_AT_ONCE // pixels))
-    together = (_views(images, *sampler.batches(group), collate, device) for group in groups)
-    return apart(zip(groups, ahead(together, device), strict=True), steps)
+    else:
+        if device.type != "cpu":
+            pixels = collate.pixels_per_image * sampler.batch_size // sampler.ranks
+            many = max(1, _PIXELS_AT_ONCE // pixels)
+        images = _resident(split.images, device)
+        batches = map(sampler.batches, grouped(steps, many))
+        views = (_views(images, positions, epoch, collate, device) for positions, epoch in batches)
+    made = views if device.type == "cpu" else ahead(views, device)
+    return apart(zip(grouped(steps, many), made, strict=True), steps)
 
 
-def grouped(steps: range, many: int) -> list[range]:
+def grouped(steps: range, many: int) -> Iterator[range]:
     """Groups of `many` steps that hold all `steps`; a resumed training's are those of the whole one.
 
     Matrix kernels of a GPU round differently by the size of a batch.
     """
-    first = steps.start - steps.start % many
-    return [range(start, min(start + many, steps.stop)) for start in range(first, steps.stop, many)]
+    for start in range(steps.start - steps.start % many, steps.stop, many):
+        yield range(start, min(start + many, steps.stop))
 
 
 def apart(together: Iterable[tuple[range, Views]], steps: range) -> Iterator[Views]:
