@@ -126,6 +126,26 @@ def test_search_falls_back_to_torch_where_faiss_is_missing_or_clashes(monkeypatc
     assert torch.equal(search(x, x, 5)[1], expected)
 
 
+_KERNELS = {"AVX2": "Haswell", "AVX512": "SkylakeX"}.get(torch.backends.cpu.get_cpu_capability())
+_ASK = """
+import os
+import torch
+from threadpoolctl import threadpool_info
+from ssl_zoo.evaluation.retrieval import map_at_r
+map_at_r(torch.rand(4, 3), torch.tensor([0, 0, 1, 1]))
+libraries = [library for library in threadpool_info() if "faiss" in library["filepath"]]
+print(*(library["architecture"] for library in libraries if library["internal_api"] == "openblas"))
+print(os.environ.get("OPENBLAS_CORETYPE"))
+"""
+
+
+@pytest.mark.skipif(_KERNELS is None, reason="an x86 CPU alone has several kernels")
+def test_faiss_multiplies_with_the_kernels_of_this_cpu():
+    env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+    asked = subprocess.run([sys.executable, "-c", _ASK], env=env, check=True, capture_output=True, text=True)
+    assert asked.stdout.split() == [_KERNELS, "None"]
+
+
 @pytest.mark.parametrize(
     ("queries", "bank", "options", "message"),
     [

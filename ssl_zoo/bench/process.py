@@ -17,10 +17,10 @@ from threadpoolctl import threadpool_limits
 from ssl_zoo.attached import THREADS
 from ssl_zoo.bench.cells import Cell
 from ssl_zoo.bench.runner import run_cell
+from ssl_zoo.evaluation.search import has_faiss, load_faiss
 
 # what cells import as they go along
 _LATER = (
-    "faiss",
     "pytorch_metric_learning.utils.accuracy_calculator",
     "sklearn.datasets",
     "sklearn.linear_model",
@@ -85,6 +85,8 @@ def _next_cell(bench: socket.socket) -> Path:
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal, meant for the bench and the cell
     bench = socket.socket(fileno=int(sys.argv[1]))
+    if has_faiss():
+        load_faiss()
     for module in _LATER:
         import_module(module)
     bench.send(b"ready")

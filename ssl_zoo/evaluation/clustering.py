@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_zoo.draws import sample
-from ssl_zoo.evaluation.search import has_faiss
+from ssl_zoo.evaluation.search import has_faiss, load_faiss
 
 MOST_IMAGES = 10_000
 _RESTARTS = 10
@@ -29,9 +29,7 @@ def cluster(x: Tensor, count: int) -> Tensor:
         raise ValueError(f"{count} clusters of {len(x)} features; give 1 to {most}")
     points = F.normalize(sample(x, MOST_IMAGES).float()).contiguous().numpy()
     if has_faiss():
-        import faiss
-
-        means = faiss.Kmeans(
+        means = load_faiss().Kmeans(
             points.shape[1],
             count,
             niter=_ITERATIONS,

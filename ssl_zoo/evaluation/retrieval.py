@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ssl_zoo.draws import sample
-from ssl_zoo.evaluation.search import search
+from ssl_zoo.evaluation.search import has_faiss, load_faiss, search
 
 _CHUNK_NEIGHBOURS = 2**22  # neighbours rated at once; the calculator holds some 80 bytes for each
 
@@ -18,6 +18,8 @@ def map_at_r(test_x: Tensor, test_y: Tensor, *, max_queries: int = 10_000) -> fl
     their class do not.
     Raises ValueError if every image is alone in its class.
     """
+    if has_faiss():
+        load_faiss()  # or else what is imported next does
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
     asks = (torch.bincount(test_y)[test_y] > 1).nonzero().squeeze(1)

@@ -1,8 +1,10 @@
 """Exact nearest neighbours by inner product: faiss where installed, torch elsewhere, with equal results."""
 
+import os
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from torch.nn import functional as F
 _BANK_BYTES = 2**26  # of the bank searched at once, so that a memory-mapped one need not fit into memory
 _CHUNK_SCORES = 2**24  # scores that torch holds at once: 64 MiB
 _FINITE_ROWS = 2**16
+_BLAS, _KERNELS = "OPENBLAS_CORETYPE", {"AVX512": "SKYLAKEX", "AVX2": "HASWELL"}
 _FAISS_ROWS = 4096  # faiss holds a block of scores only, and is six times slower below some 400 queries
 
 
@@ -85,10 +88,23 @@ def has_faiss() -> bool:
     return sys.platform != "darwin" and find_spec("faiss") is not None
 
 
-def _faiss(bank: Tensor) -> _Nearest:
-    import faiss
+def load_faiss() -> ModuleType:
+    """Import faiss; its OpenBLAS gives CPUs younger than itself kernels of 2004 unless it is told theirs."""
+    given = os.environ.get(_BLAS)
+    kernels = given or _KERNELS.get(torch.backends.cpu.get_cpu_capability())
+    if kernels:
+        os.environ[_BLAS] = kernels
+    try:
+        import faiss
+    finally:
+        if given is None:  # a job that inherits it may run on another CPU
+            os.environ.pop(_BLAS, None)
+    module: ModuleType = faiss
+    return module
 
-    index = faiss.IndexFlatIP(bank.shape[1])
+
+def _faiss(bank: Tensor) -> _Nearest:
+    index = load_faiss().IndexFlatIP(bank.shape[1])
     index.add(bank.contiguous().numpy())
 
     def nearest(queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
