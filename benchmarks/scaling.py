@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from benchmarks.versus import page
 from ssl_zoo import create_backbone, create_method, ranks
+from ssl_zoo.batch_norm import GroupedBatchNorm2d, groups_of_two_or_more, join_batch_norms
 from ssl_zoo.bench import environment
 from ssl_zoo.bench.budget import measure
 from ssl_zoo.data.augment import adapt
@@ -28,7 +29,6 @@ from ssl_zoo.data.collate import MultiCropCollate
 from ssl_zoo.data.datasets import Split
 from ssl_zoo.data.loading import views_of
 from ssl_zoo.method import Method, Step, Views
-from ssl_zoo.nets import GroupedBatchNorm2d, groups_of_two_or_more, join_batch_norms
 from ssl_zoo.optim import create_optimizer
 from ssl_zoo.registry import method_class
 from ssl_zoo.train import train_step

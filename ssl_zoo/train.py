@@ -12,6 +12,7 @@ from torch import nn
 
 from ssl_zoo import ranks
 from ssl_zoo.accumulate import averaged, micro_batches, warn_if_coupled
+from ssl_zoo.batch_norm import join_batch_norms
 from ssl_zoo.budget import Budget
 from ssl_zoo.checkpoint import Checkpoint, Spent, logged_records
 from ssl_zoo.data.collate import MultiCropCollate
@@ -20,7 +21,7 @@ from ssl_zoo.data.loading import train_views
 from ssl_zoo.data.sampler import Sampler
 from ssl_zoo.draws import seed_from
 from ssl_zoo.method import Method, Step, StepOutput, Views
-from ssl_zoo.nets import CompiledBackbones, join_batch_norms
+from ssl_zoo.nets import CompiledBackbones
 from ssl_zoo.optim import OptimConfig, clip_gradients, create_optimizer, set_schedule
 from ssl_zoo.watch import Clock, Watch, require_finite
 

@@ -10,9 +10,10 @@ from torch import Tensor
 from ssl_zoo.backbones import create_backbone
 from ssl_zoo.backbones.external import TimmEva
 from ssl_zoo.backbones.vit import TimmViT
+from ssl_zoo.batch_norm import batch_statistics_only
 from ssl_zoo.bench.config import load
 from ssl_zoo.bench.plan import plan
-from ssl_zoo.nets import TokenBackbone, batch_statistics_only
+from ssl_zoo.nets import TokenBackbone
 from ssl_zoo.registry import method_class
 from ssl_zoo.testing import check_method
 

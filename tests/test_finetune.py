@@ -10,12 +10,12 @@ from PIL import Image
 
 import ssl_zoo
 from ssl_zoo.backbones import create_backbone
+from ssl_zoo.batch_norm import GroupedBatchNorm2d, group_batch_norms
 from ssl_zoo.data.datasets import Split
 from ssl_zoo.data.photos import Photos
 from ssl_zoo.evaluation import Encoder
 from ssl_zoo.evaluation import finetune as module
 from ssl_zoo.evaluation.finetune import finetune
-from ssl_zoo.nets import GroupedBatchNorm2d, group_batch_norms
 
 CLASSES = ("rows", "columns")
 

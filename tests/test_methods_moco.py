@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_zoo.backbones import create_backbone
+from ssl_zoo.batch_norm import GroupedBatchNorm2d, batch_statistics_only, group_batch_norms
 from ssl_zoo.method import Step, Views
 from ssl_zoo.methods.moco import MoCo, MoCoConfig
 from ssl_zoo.methods.moco.method import contrastive_loss, deal
-from ssl_zoo.nets import GroupedBatchNorm2d, batch_statistics_only, group_batch_norms
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -158,8 +158,15 @@ def test_a_batch_norm_that_cannot_be_split_is_refused() -> None:
         group_batch_norms(network, 8)
 
 
-@pytest.mark.parametrize("batch", [8, 10])
-def test_grouped_batch_norm_equals_a_batch_norm_per_part(batch: int) -> None:
+@pytest.fixture(params=["as on a CPU", "as on a GPU"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "as on a GPU":
+        monkeypatch.setattr(GroupedBatchNorm2d, "_part_by_part", GroupedBatchNorm2d._side_by_side)
+    return str(request.param)
+
+
+def test_grouped_batch_norm_equals_a_batch_norm_per_part(way: str) -> None:
+    batch = 8 if way == "as on a GPU" else 10  # groups of several sizes cannot lie side by side
     norm = nn.BatchNorm2d(6, momentum=0.3).double()
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)
@@ -194,7 +201,7 @@ def test_grouped_batch_norm_is_plain_in_eval_mode() -> None:
     assert torch.equal(grouped.eval()(x), plain.eval()(x))
 
 
-def test_grouped_batch_norm_keeps_channels_last() -> None:
+def test_grouped_batch_norm_keeps_channels_last(way: str) -> None:
     grouped = nn.Sequential(nn.BatchNorm2d(6))
     group_batch_norms(grouped, 4)
     x = random(8, 6, 5, 5)
@@ -203,7 +210,7 @@ def test_grouped_batch_norm_keeps_channels_last() -> None:
     torch.testing.assert_close(out, grouped(x))
 
 
-def test_grouped_batch_norm_writes_no_statistics_of_local_crops() -> None:
+def test_grouped_batch_norm_writes_no_statistics_of_local_crops(way: str) -> None:
     grouped = nn.Sequential(nn.BatchNorm2d(6))
     group_batch_norms(grouped, 4)
     before, x = copy.deepcopy(grouped.state_dict()), random(8, 6, 5, 5)

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from ssl_zoo.backbones import create_backbone, list_backbones
 from ssl_zoo.backbones.vit import ViT
-from ssl_zoo.nets import Branch, batch_statistics_only, cross_view_pairs, each_view
+from ssl_zoo.batch_norm import batch_statistics_only
+from ssl_zoo.nets import Branch, cross_view_pairs, each_view
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:

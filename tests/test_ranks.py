@@ -15,13 +15,13 @@ from torch import nn
 
 from benchmarks.harm.kills import children
 from ssl_zoo.attached import torchrun
+from ssl_zoo.batch_norm import join_batch_norms
 from ssl_zoo.bench.cells import read_result, write_plan
 from ssl_zoo.bench.config import load
 from ssl_zoo.bench.devices import shared_by
 from ssl_zoo.bench.executors import local
 from ssl_zoo.bench.plan import plan
 from ssl_zoo.data.sampler import Sampler
-from ssl_zoo.nets import join_batch_norms
 from tests import made_ranks
 from tests.made_ranks import STEPS, TRAININGS, made, trained
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from ssl_zoo.batch_norm import group_batch_norms
 from ssl_zoo.data.collate import MultiCropCollate
 from ssl_zoo.data.datasets import Split
 from ssl_zoo.data.loading import train_views
@@ -16,7 +17,7 @@ from ssl_zoo.evaluation.features import extract
 from ssl_zoo.evaluation.knn import check_labelled, top_accuracy
 from ssl_zoo.evaluation.linear import balanced_accuracy
 from ssl_zoo.method import Augment, ViewSpec
-from ssl_zoo.nets import Backbone, group_batch_norms
+from ssl_zoo.nets import Backbone
 from ssl_zoo.optim import OptimConfig, create_optimizer, set_schedule, split_by_decay
 
 _EPOCHS = 20

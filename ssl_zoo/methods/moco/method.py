@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_zoo import ranks
+from ssl_zoo.batch_norm import group_batch_norms, groups_of_two_or_more
 from ssl_zoo.ema import EMA, horizon
 from ssl_zoo.method import Augment, Method, MethodConfig, Step, StepOutput, Views, ViewSpec
 from ssl_zoo.nets import (
@@ -18,8 +19,6 @@ from ssl_zoo.nets import (
     cross_view_pairs,
     each_view,
     feature_std,
-    group_batch_norms,
-    groups_of_two_or_more,
 )
 from ssl_zoo.optim import Fraction, OptimConfig
 from ssl_zoo.registry import register_method
