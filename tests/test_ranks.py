@@ -58,8 +58,12 @@ def shared(folder):
     return [torch.load(file, weights_only=True) for file in sorted(folder.glob("rank*.pt"))]
 
 
-def assert_same(mine, theirs, tolerance=1e-9):
-    """States or gradients agree, up to rounding in the order of sums."""
+def assert_same(mine, theirs, tolerance=1e-7):
+    """States or gradients agree, up to rounding in the order of sums.
+
+    Networks are float64 and losses float32: a sum in another order may round what goes into a loss to the
+    next float32.
+    """
     assert mine.keys() == theirs.keys()
     largest = max(value.abs().max().item() for value in mine.values())
     for key, value in mine.items():
