@@ -51,8 +51,9 @@ def losses(rounds: int, widths: tuple[int, ...] = (4096, 65536), batch_size: int
 
 
 def _losses(width: int, batch_size: int) -> dict[str, Callable[[int], list[float]]]:
-    student = torch.randn(8, batch_size, width, requires_grad=True)
-    teacher = torch.randn(2, batch_size, width)
+    # cosines of 256 numbers, as a head makes them; logits of any size would end in denormal probabilities
+    student, teacher = (torch.randn(views, batch_size, width) / 16 for views in (8, 2))
+    student.requires_grad_()
     theirs, ours = LightlyLoss(output_dim=width), DINOLoss(width)
 
     def peer() -> None:
