@@ -82,9 +82,10 @@ def main(
     at_once
         Trainings at once, each in a process with one thread.
     out
-        The JSON file to write; `make docs` renders docs/performance.md from benchmarks/results/learning.json.
+        The JSON file to write; docs/performance.md is rendered from benchmarks/results/learning*.json.
     """
     asked = {"backbone": f"resnet8 width {effort.width}", **vars(effort)}
+    del asked["workers"]  # they change no result
     stored = json.loads(out.read_text()) if out.exists() else {"made": asked, "runs": []}
     if {name: stored["made"].get(name) for name in asked} != asked:
         raise SystemExit(f"{out} holds {stored['made']}; move it away to measure {asked}")

@@ -11,7 +11,7 @@ from ssl_zoo.bench.statistics import Interval, mean_interval, paired_interval
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "speed.json"
-LEARNING = RESULTS.with_name("learning.json")
+LEARNING = sorted(RESULTS.parent.glob("learning*.json"))
 PAGE = ROOT / "docs" / "performance.md"
 
 Row = dict[str, Any]
@@ -46,7 +46,8 @@ a ratio is the median of the rounds' ratios.
         peak(stored["training"], stored["gemm"]),
         growth(stored["growth"]),
         pieces(stored),
-        *([learning(json.loads(LEARNING.read_text()))] if LEARNING.exists() else []),
+        "## Learning is unharmed\n",
+        *(learning(json.loads(file.read_text())) for file in LEARNING),
     ]
     return "\n".join(sections)
 
@@ -130,12 +131,14 @@ def peak(rows: Sequence[Row], gemm: dict[str, list[float]]) -> str:
             seconds = statistics.median(row["seconds"][f"ssl_zoo, {precision}"])
             yield f"{row['flops'] / seconds / max(rates):.0%}"
 
-    peaks = ", ".join(f"{max(rates) / 1e9:.0f} GFLOP/s in {name}" for name, rates in gemm.items())
+    reached = ((name, spread([rate / 1e9 for rate in rates], ".0f")) for name, rates in gemm.items())
+    peaks = ", ".join(f"{rates} GFLOP/s in {name}" for name, rates in reached)
     head = ["task", "MFLOP per image", *(f"share of the peak, {name}" for name in gemm)]
     return f"""## Share of the peak
 
-The fastest product of two large matrices reached {peaks}. FLOPs are those of products and convolutions,
-teacher included; seconds are those of the whole step.
+Products of two large matrices reached {peaks}.
+Their spread shows what other users of the machine take; shares are of the fastest. FLOPs are those of
+products and convolutions, teacher included; seconds are those of the whole step.
 
 {table(head, (cells(row) for row in rows))}"""
 
@@ -187,7 +190,7 @@ The {neighbours} for {found["queries"]:,} images, in milliseconds; on a CPU fais
 
 {table(["torch", "faiss", "times torch"], [versus(found["seconds"], "torch", "faiss")])}
 Colour operations take {per_view} compiled;
-compiling takes {compiled["compile_seconds"]:.0f} s in each process, so it {pays}.
+compiling takes {compiled["compile_seconds"]:.0f} s where it has not been done before, so it {pays}.
 Views are a few percent of a step (above): ssl_zoo does not compile them.
 
 Seconds until a command answers, and until a bench of the digits has taken its first training step:
@@ -214,11 +217,10 @@ def learning(stored: Row) -> str:
         for variant in others:
             yield interval(paired_interval(scores.get((method, variant), {}), scores[method, first]), "+")
 
-    machine, seeds = made["environment"].get("gpus", "a CPU"), max(map(len, scores.values()))
-    return f"""## Learning is unharmed
-
-k-NN accuracy (%, k = 20) on all test images after {made["epochs"]} epochs on {made["images"]:,}
-images of CIFAR-10 ({made["backbone"]}, batch {made["batch_size"]}, on {machine}):
+    machine, seeds = made["environment"], max(map(len, scores.values()))
+    on = machine.get("gpus", machine["processor"])
+    return f"""k-NN accuracy (%, k = 20) on all test images after {made["epochs"]} epochs on
+{made["images"]:,} images of CIFAR-10 ({made["backbone"]}, batch {made["batch_size"]}, on {on}):
 mean over {seeds} seeds with its 95 % t interval, then differences by seed from {first}.
 `exact views` are made by torchvision, image after image, from the same draws; everything else is
 equal within a seed; `-` was not run.

@@ -1,5 +1,6 @@
 """Pieces measured alone: the search, DINO's loss, the compiled colour kernel, and what the user waits for."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -67,7 +68,7 @@ def _losses(width: int, batch_size: int) -> dict[str, Callable[[int], list[float
 
 
 def compiled_colour(rounds: int, crops: int = 256) -> Row:
-    """Seconds per view of the colour operations as they are and compiled, and what compiling costs.
+    """Seconds per view of the colour operations as they are and compiled, and what compiling costs at first.
 
     Compiled code cannot work on some of the crops: it computes every operation for all of them and selects.
     """
@@ -75,7 +76,11 @@ def compiled_colour(rounds: int, crops: int = 256) -> Row:
     look = draw_look(views, hash64(0, 0, torch.arange(crops // 2)), 0)
     planes = torch.rand(3, crops, 32, 32)
     plain = repeated(lambda: colour.apply_look(planes.clone(), look, views))
-    with mock.patch.object(colour, "_change", _change_all):
+    with (
+        tempfile.TemporaryDirectory() as empty,  # what is compiled lies in a cache otherwise
+        mock.patch.dict(os.environ, TORCHINDUCTOR_CACHE_DIR=empty),
+        mock.patch.object(colour, "_change", _change_all),
+    ):
         kernel = torch.compile(lambda x, *parts: colour.apply_look(x, Look(*parts), views), dynamic=False)
         compiling = timed(lambda: kernel(planes.clone(), *look))
     compiled = repeated(lambda: kernel(planes.clone(), *look))

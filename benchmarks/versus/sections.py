@@ -60,14 +60,13 @@ def training(effort: Effort, task: Task) -> Row:
         blocks["lightly, tuned"] = best.training(Peer(task, tuned=True, bf16=HAS_BF16))
     if HAS_BF16:
         blocks["ssl_zoo, bf16"] = Ours(task, images, batch_size, "bf16")
-    rounds = 2 if task is LARGE else effort.rounds
     return {
         "task": task.name,
         "batch_size": batch_size,
         "workers": best.workers,
         "probed": probed,
         "flops": ours.flops(),
-        "seconds": interleaved(blocks, rounds, 1 if task is LARGE else effort.steps),
+        "seconds": interleaved(blocks, effort.rounds, 1 if task is LARGE else effort.steps),
     }
 
 
