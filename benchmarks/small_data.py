@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.tuning import METHODS, stored
-from benchmarks.versus.page import interval, table
+from benchmarks.versus.page import average, interval, table
 from ssl_zoo.bench.statistics import mean_interval, paired_interval
 from ssl_zoo.evaluation.collapse import collapse_cause, collapse_verdict
 
@@ -76,7 +76,7 @@ def runs(study: str) -> str:
             str(len(lines)),
             f"{lines[0]['run']['budget']:,}",
             f"{lines[0]['result']['train_flops'] / 1e12:.1f}",
-            *(_interval(_values(lines, score)) for score in SCORES),
+            *(average(_values(lines, score)) for score in SCORES),
             f"{mean_interval(_values(lines, 'rankme')).mean:.0f}",
             ", ".join(dict.fromkeys(_verdict(line) for line in lines)),
             *_targets(lines),
@@ -155,10 +155,6 @@ def _values(lines: Iterable[Line], score: str) -> list[float]:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
-
-
-def _interval(values: Sequence[float]) -> str:
-    return interval(mean_interval(values) if values else None)
 
 
 if __name__ == "__main__":

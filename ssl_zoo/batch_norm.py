@@ -60,6 +60,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         return x
 
     def _part_by_part(self, input: Tensor, groups: int, stats: Stats) -> Tensor:
+        # not tensor_split of the input: its parts send back a gradient of the whole batch each
         sizes = [len(part) for part in torch.arange(len(input)).tensor_split(groups)]
         each = [None] * groups if stats is None else stats.unbind(1)
         parts = zip(torch.split(input, sizes), each, strict=True)

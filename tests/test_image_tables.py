@@ -233,6 +233,7 @@ def test_what_is_no_table_of_images_is_told(home: Path) -> None:
     for config in ("one", "two"):
         write(home / f"{config}/0000.parquet", image=cells())
     fails(home, r"several folders hold \*.parquet: .*one, .*two; give one")
+    assert len(by_name(create_dataset(f"parquet:{home / 'one'}"))) == len(COLOUR)
 
 
 def test_columns_are_known_by_the_metadata_too(home: Path) -> None:

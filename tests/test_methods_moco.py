@@ -158,15 +158,18 @@ def test_a_batch_norm_that_cannot_be_split_is_refused() -> None:
         group_batch_norms(network, 8)
 
 
-@pytest.fixture(params=["as on a CPU", "as on a GPU"])
+CPU, GPU = "as on a CPU", "as on a GPU"
+
+
+@pytest.fixture(params=[CPU, GPU])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "as on a GPU":
+    if request.param == GPU:
         monkeypatch.setattr(GroupedBatchNorm2d, "_part_by_part", GroupedBatchNorm2d._side_by_side)
     return str(request.param)
 
 
-def test_grouped_batch_norm_equals_a_batch_norm_per_part(way: str) -> None:
-    batch = 8 if way == "as on a GPU" else 10  # groups of several sizes cannot lie side by side
+@pytest.mark.parametrize(("batch", "way"), [(8, CPU), (10, CPU), (8, GPU)], indirect=["way"])
+def test_grouped_batch_norm_equals_a_batch_norm_per_part(batch: int, way: str) -> None:
     norm = nn.BatchNorm2d(6, momentum=0.3).double()
     nn.init.normal_(norm.weight)
     nn.init.normal_(norm.bias)

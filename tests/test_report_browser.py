@@ -130,6 +130,7 @@ def test_a_phone_scrolls_down_only(page):
     page.resize(360, 740)
     unfold(page)
     page.until("document.documentElement.scrollWidth === 360")  # charts that were drawn wider follow
+    assert page.run("document.documentElement.scrollWidth") == 360
 
 
 def test_prototypes_have_a_legend_of_their_own(page, tmp_path):

@@ -91,6 +91,11 @@ def test_blur_of_odd_and_tiny_crops_equals_torchvision(size):
     assert (blurred - expected).abs().max() < 0.01 * LEVEL
 
 
+def test_blur_holds_no_denormal_numbers():
+    weights = _blur_matrices(torch.linspace(0.1, 2, 40), LARGE)
+    assert weights[weights > 0].min() > torch.finfo(torch.float32).tiny
+
+
 @pytest.mark.parametrize("sigma", [0.1, 2.0, 5.0, 200.0])
 def test_blur_of_large_crops_equals_that_of_small_ones(sigma):
     """However far it reaches: up to all of the crop."""

@@ -180,7 +180,7 @@ def _blur_matrices(sigma: Tensor, size: int) -> Tensor:
     """[N, size, size]: weights of a Gaussian of six deviations per side, the border reflected."""
     distance = torch.arange(size, device=sigma.device)
     taps = (distance.square() * (-0.5 / sigma.square())[:, None]).exp_()
-    taps *= distance <= _DEVIATIONS * sigma[:, None]  # denormal numbers would slow the products tenfold
+    taps *= distance <= _DEVIATIONS * sigma[:, None]  # denormal numbers multiply far slower
     taps /= 2 * taps.sum(1, keepdim=True) - taps[:, :1]
     both_sides = torch.cat([taps.flip(1), taps[:, 1:]], 1)
     weights = both_sides.unfold(1, size, 1).flip(1)  # row i, column j: the tap at |i - j|

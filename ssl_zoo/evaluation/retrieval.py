@@ -19,7 +19,7 @@ def map_at_r(test_x: Tensor, test_y: Tensor, *, max_queries: int = 10_000) -> fl
     Raises ValueError if every image is alone in its class.
     """
     if has_faiss():
-        load_faiss()  # or else what is imported next does
+        load_faiss()  # before the calculator, which imports it as it is
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
     asks = (torch.bincount(test_y)[test_y] > 1).nonzero().squeeze(1)

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
 
@@ -88,6 +89,7 @@ def has_faiss() -> bool:
     return sys.platform != "darwin" and find_spec("faiss") is not None
 
 
+@cache
 def load_faiss() -> ModuleType:
     """Import faiss; its OpenBLAS gives CPUs younger than itself kernels of 2004 unless it is told theirs."""
     given = os.environ.get(_BLAS)
